@@ -1,0 +1,97 @@
+package durable_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relayd/relay/durable"
+)
+
+// Whoever waits while a commit runs shares the next one, and nobody is left behind.
+func TestGroupSharesCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var batches [][]int
+		g := durable.NewGroup(10, func(items []int) error {
+			time.Sleep(time.Second) // a slow disk, in the bubble's time
+			batches = append(batches, slices.Clone(items))
+			return nil
+		})
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 25 {
+			wg.Go(func() {
+				if err := g.Do(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if len(batches) != 4 || len(batches[0]) != 1 || len(batches[1]) != 10 || len(batches[3]) != 4 {
+			t.Errorf("batches %v, want sizes 1, 10, 10, 4", batches)
+		}
+		if took := time.Since(start); took != 4*time.Second {
+			t.Errorf("took %v, want 4s", took)
+		}
+	})
+}
+
+// An error reaches everybody of the batch it struck and nobody else.
+func TestGroupErrorStaysInItsBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken disk")
+		g := durable.NewGroup(10, func(items []int) error {
+			time.Sleep(time.Second)
+			if slices.Contains(items, 3) {
+				return broken
+			}
+			return nil
+		})
+		errs := make([]error, 5)
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() { errs[i] = g.Do(t.Context(), i) })
+			synctest.Wait()
+		}
+		wg.Wait()
+		errs[4] = g.Do(t.Context(), 4)
+		for i, want := range []error{nil, broken, broken, broken, nil} {
+			if errs[i] != want {
+				t.Errorf("item %d: %v, want %v", i, errs[i], want)
+			}
+		}
+	})
+}
+
+func TestGroupRefusesACancelledCaller(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := durable.NewGroup(1, func([]int) error { t.Error("committed"); return nil })
+	if err := g.Do(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFlusher(t *testing.T) {
+	dir := t.TempDir()
+	f, err := durable.NewFlusher(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	file, err := os.Create(filepath.Join(dir, "letter"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := f.Flush(t.Context(), durable.Write{Files: []*os.File{file}, Dirs: []string{dir}}); err != nil {
+		t.Error(err)
+	}
+}
