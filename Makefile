@@ -1,0 +1,40 @@
+# What a person types. Every target needs only Go, gcc and git, unless it says otherwise.
+GO        ?= go
+BIN       := bin
+FUZZTIME  ?= 20s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED = 0
+
+.PHONY: build run test check fuzz bench interop clean
+
+build: ## static binaries in ./bin
+	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/ ./cmd/relayd ./cmd/relayctl
+
+run: build ## the development office on loopback, mail in ./data
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/relayd --dev
+
+test: ## everything that needs only Go
+	$(GO) test ./...
+
+check: ## gofmt, vet, staticcheck, tests with the race detector (needs gcc)
+	@unformatted=$$(gofmt -l cmd relay delivery queue pop3 config); \
+	  if [ -n "$$unformatted" ]; then echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: ## benchmarks and the machine's own limits; never a pass or fail
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+interop: build ## real clients and servers from Debian's packages (installs them; needs root)
+	.ci/interop
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,222 @@
+package intake
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// maxHeader bounds what is held in memory of a letter: its header, in octets.
+const maxHeader = 1 << 20
+
+// header is what intake looks at in a letter before it stages it. Acceptance never depends on
+// the header being well-formed; only loops and sheer size refuse.
+type header struct {
+	raw         []byte // the header and whatever of the body was read along with it
+	received    int
+	deliveredTo []string // lower case
+	visible     string   // what To and Cc say, lower case
+	nonASCII    bool
+}
+
+// readHeader reads until the empty line that ends the header, the end of the letter, or
+// maxHeader; buf is scratch space to begin with. io.EOF is not an error here: more says whether
+// the letter goes on.
+func readHeader(body io.Reader, buf []byte) (h header, more bool, err error) {
+	more = true
+	end, scanned := -1, 0
+	for end < 0 && more {
+		if len(buf) == cap(buf) {
+			if len(buf) >= maxHeader {
+				return header{}, false, relay.Refuse("intake: header", 552, "5.3.4", "the header of the message is larger than 1 MiB")
+			}
+			buf = slices.Grow(buf, len(buf)+1)
+		}
+		n, err := body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case err == io.EOF:
+			more = false
+		case err != nil:
+			return header{}, false, err
+		}
+		end = headerEnd(buf, scanned)
+		scanned = max(0, len(buf)-3)
+	}
+	if end < 0 {
+		end = len(buf)
+	}
+	h = scanHeader(buf[:end])
+	h.raw = buf
+	return h, more, nil
+}
+
+// headerEnd finds the octet behind the header's last CRLF, looking from `from` on.
+func headerEnd(b []byte, from int) int {
+	if bytes.HasPrefix(b, []byte("\r\n")) {
+		return 0
+	}
+	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
+		return from + i + 2
+	}
+	return -1
+}
+
+func scanHeader(b []byte) header {
+	var h header
+	var visible strings.Builder
+	for field := range fields(b) {
+		name, value, ok := bytes.Cut(field, []byte(":"))
+		if !ok {
+			continue
+		}
+		switch strings.ToLower(string(bytes.TrimRight(name, " \t"))) {
+		case "received":
+			h.received++
+		case "delivered-to":
+			h.deliveredTo = append(h.deliveredTo, strings.ToLower(string(bytes.TrimSpace(value))))
+		case "to", "cc":
+			visible.Write(bytes.ToLower(value))
+		}
+	}
+	h.visible = visible.String()
+	h.nonASCII = bytes.ContainsFunc(b, func(r rune) bool { return r >= 0x80 })
+	return h
+}
+
+// fields yields the header's fields with their folded lines.
+func fields(b []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(b) > 0 {
+			end := 0
+			for {
+				i := bytes.Index(b[end:], []byte("\r\n"))
+				if i < 0 {
+					end = len(b)
+					break
+				}
+				end += i + 2
+				if end >= len(b) || b[end] != ' ' && b[end] != '\t' {
+					break
+				}
+			}
+			if !yield(b[:end]) {
+				return
+			}
+			b = b[end:]
+		}
+	}
+}
+
+// shows says whether To or Cc name the address, so that naming it again gives nothing away.
+func (h header) shows(a relay.Address) bool {
+	text, rest := strings.ToLower(a.String()), h.visible
+	for {
+		before, after, ok := strings.Cut(rest, text)
+		if !ok {
+			return false
+		}
+		// joann@ does not show ann@, and office.example.org does not show office.example.
+		if !endsInAddress(before) && !startsInAddress(after) {
+			return true
+		}
+		rest = after
+	}
+}
+
+func endsInAddress(s string) bool   { return s != "" && inAddress(s[len(s)-1]) }
+func startsInAddress(s string) bool { return s != "" && inAddress(s[0]) }
+
+func inAddress(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= 0x80 || strings.IndexByte("!#$%&'*+-/=?^_`{|}~.", c) >= 0
+}
+
+// localTrace is what stands before a letter in a maildir (RFC 5321 §4.4).
+func localTrace(env relay.Envelope, h header, received string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Return-Path: %s\r\n", env.From.Path())
+	for _, a := range nameable(env.Rcpts, h, func(r relay.Recipient) relay.Address { return r.Addr }) {
+		fmt.Fprintf(&b, "Delivered-To: %s\r\n", a)
+	}
+	b.WriteString(received)
+	return b.String()
+}
+
+// foreignTrace is what stands before a letter that leaves. Where an alias of ours sends it on,
+// Delivered-To names the alias: if the letter ever comes back to it, that is a loop.
+func foreignTrace(env relay.Envelope, h header, received string) string {
+	var b strings.Builder
+	for _, a := range nameable(env.Rcpts, h, aliasOf) {
+		fmt.Fprintf(&b, "Delivered-To: %s\r\n", a)
+	}
+	b.WriteString(received)
+	return b.String()
+}
+
+// aliasOf is the alias through which a foreign recipient was reached; null when the client named
+// the recipient itself.
+func aliasOf(r relay.Recipient) relay.Address {
+	if orig, err := relay.ParseAddress(r.Orig, true); err == nil && orig != r.Addr {
+		return orig
+	}
+	return relay.Address{}
+}
+
+// nameable picks the addresses that Delivered-To may name. All recipients of a letter share one
+// file, so where they differ only those are named that To and Cc show anyway: anything more
+// would tell one blind recipient of another.
+func nameable(rcpts []relay.Recipient, h header, of func(relay.Recipient) relay.Address) []relay.Address {
+	var all []relay.Address
+	for _, r := range rcpts {
+		if a := of(r); !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	if len(all) > 1 {
+		all = slices.DeleteFunc(all, func(a relay.Address) bool { return !h.shows(a) })
+	}
+	return slices.DeleteFunc(all, relay.Address.IsNull)
+}
+
+// receivedField is our trace field (RFC 5321 §4.4). The recipient is named only when RCPT TO
+// named no other.
+func receivedField(env relay.Envelope, hostname relay.Domain, only string) string {
+	var b strings.Builder
+	b.WriteString("Received: ")
+	if o := env.Origin; o.Client.IsValid() {
+		fmt.Fprintf(&b, "from %s (", o.Helo)
+		if o.Name != "" {
+			b.WriteString(o.Name + " ")
+		}
+		fmt.Fprintf(&b, "%s)\r\n\t", literal(o))
+	}
+	fmt.Fprintf(&b, "by %s (relayd)", hostname)
+	if env.Origin.Proto != "" {
+		fmt.Fprintf(&b, " with %s", env.Origin.Proto)
+	}
+	if env.Origin.TLS != "" {
+		fmt.Fprintf(&b, "\r\n\t(%s)", env.Origin.TLS)
+	}
+	fmt.Fprintf(&b, " id %s", env.ID)
+	if only != "" {
+		fmt.Fprintf(&b, "\r\n\tfor <%s>", only)
+	}
+	fmt.Fprintf(&b, "; %s\r\n", env.Accepted.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	return b.String()
+}
+
+func literal(o relay.Origin) string {
+	addr := o.Client.Addr().Unmap().WithZone("")
+	if addr.Is6() {
+		return "[IPv6:" + addr.String() + "]"
+	}
+	return "[" + addr.String() + "]"
+}
+
+// now is the time of acceptance, without the monotonic clock so that it survives a record.
+func now() time.Time { return time.Now().Round(0) }

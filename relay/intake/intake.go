@@ -1,0 +1,116 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"relayd/relay"
+)
+
+// Limits bounds what the front door takes.
+type Limits struct {
+	ReceivedFields int   // more Received fields than this are a loop
+	MinFreeDisk    int64 // octets; with less left, MAIL is refused with 452 4.3.1
+}
+
+// Settings is everything a reload may change.
+type Settings struct {
+	Directory *Directory
+	Limits    Limits
+}
+
+// Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.
+type Intake struct {
+	local, foreign relay.Stager
+	disk           *disk
+	log            *slog.Logger
+	count          Counter
+	settings       atomic.Pointer[Settings]
+	buffers        sync.Pool
+}
+
+// Counter is told of every letter's fate at the front door; it keeps the metrics.
+type Counter interface {
+	Accepted(local, foreign int, size int64)
+	Refused(code int)
+}
+
+// Options are what an Intake is made of.
+type Options struct {
+	Local, Foreign relay.Stager // the maildirs and the queue
+	DataDir        string       // whose free space is watched
+	Log            *slog.Logger
+	Counter        Counter // may be nil
+}
+
+// New makes an Intake. It is ready when Set has been called once.
+func New(o Options) *Intake {
+	if o.Counter == nil {
+		o.Counter = noCounter{}
+	}
+	return &Intake{
+		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir}, count: o.Counter,
+		log:     o.Log.With("room", "intake"),
+		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
+	}
+}
+
+// bufferSize is what a transaction holds while it receives.
+const bufferSize = 32 << 10
+
+// Set puts new settings in force for transactions that begin from now on.
+func (in *Intake) Set(s Settings) { in.settings.Store(&s) }
+
+// Begin implements relay.Acceptor. It refuses with 530 5.7.0 on the submission ports before a
+// login, and with 452 4.3.1 while the disk is nearly full.
+func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p relay.MailParams) (relay.Transaction, error) {
+	s := in.settings.Load()
+	o.Trusted = s.Directory.Trusts(o.Client.Addr())
+	if strings.HasPrefix(o.Service, "submission") && !s.Directory.mayRelay(o) {
+		return nil, relay.Refuse("intake: begin", 530, "5.7.0", "log in first")
+	}
+	if err := in.disk.check(s.Limits.MinFreeDisk + p.Size); err != nil {
+		in.log.Error("refused", "client", o.Client, "from", from, "code", 452, "err", err)
+		in.count.Refused(452)
+		return nil, relay.Fail("intake: begin", relay.ScopeMessage,
+			relay.Reply{Code: 452, Status: relay.Status{4, 3, 1}, Text: "our disk is full, please try again later"}, err)
+	}
+	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8}), nil
+}
+
+// Verify implements relay.Acceptor.
+func (in *Intake) Verify(_ context.Context, o relay.Origin, addr relay.Address) error {
+	o.Trusted, o.User = false, "" // a foreign address is not ours to confirm, whoever asks
+	_, err := in.settings.Load().Directory.Classify(o, addr)
+	return err
+}
+
+// Submit implements relay.Submitter: a letter of our own, trusted to go anywhere. A permanent
+// *relay.Failure says that its recipient does not exist here.
+func (in *Intake) Submit(ctx context.Context, env relay.Envelope, body io.Reader) error {
+	rcpts := env.Rcpts
+	env.Rcpts, env.Origin.Trusted = nil, true
+	t := in.begin(in.settings.Load(), env)
+	defer t.Abort()
+	for _, r := range rcpts {
+		if err := t.Rcpt(ctx, r.Addr); err != nil {
+			return fmt.Errorf("intake: submit: %w", err)
+		}
+	}
+	_, err := t.Receive(ctx, body)
+	return err
+}
+
+func (in *Intake) begin(s *Settings, env relay.Envelope) *transaction {
+	return &transaction{in: in, settings: s, env: env}
+}
+
+type noCounter struct{}
+
+func (noCounter) Accepted(int, int, int64) {}
+func (noCounter) Refused(int)              {}

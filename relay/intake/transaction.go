@@ -1,0 +1,212 @@
+package intake
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// transaction is one letter between MAIL and its 250.
+type transaction struct {
+	in       *Intake
+	settings *Settings
+	env      relay.Envelope
+	named    int // how many RCPT commands were accepted
+}
+
+// Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
+// alias, is accepted and gets one letter.
+func (t *transaction) Rcpt(_ context.Context, to relay.Address) error {
+	found, err := t.settings.Directory.Classify(t.env.Origin, to)
+	if err != nil {
+		t.refused(err, to)
+		return err
+	}
+	t.named++
+	for _, r := range found {
+		if !slices.ContainsFunc(t.env.Rcpts, func(have relay.Recipient) bool { return samePlace(have, r) }) {
+			t.env.Rcpts = append(t.env.Rcpts, r)
+		}
+	}
+	return nil
+}
+
+func samePlace(a, b relay.Recipient) bool {
+	if a.Mailbox.IsNull() && b.Mailbox.IsNull() {
+		return a.Addr == b.Addr
+	}
+	return a.Mailbox == b.Mailbox
+}
+
+// Receive implements relay.Transaction.
+func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, error) {
+	if len(t.env.Rcpts) == 0 {
+		return "", relay.Refuse("intake: receive", 554, "5.5.1", "no valid recipients")
+	}
+	start := time.Now()
+	buf := t.in.buffers.Get().(*[]byte)
+	defer func() { *buf = (*buf)[:0]; t.in.buffers.Put(buf) }()
+	h, more, err := readHeader(body, *buf)
+	if err == nil {
+		err = t.checkLoops(h)
+	}
+	if err != nil {
+		t.refused(err, relay.Address{})
+		return "", err
+	}
+	t.env.ID, t.env.Accepted = relay.NewID(now()), now()
+	size, err := t.accept(ctx, h, body, more, (*buf)[:cap(*buf)])
+	if err != nil {
+		t.refused(err, relay.Address{})
+		return "", err
+	}
+	t.accepted(size, time.Since(start))
+	return t.env.ID, nil
+}
+
+// Abort implements relay.Transaction: nothing is held between commands.
+func (t *transaction) Abort() {}
+
+// checkLoops refuses a letter that has been going round: too many hops (RFC 5321 §6.3), or one
+// that an alias of ours sent away before and that is about to be sent away by it again.
+func (t *transaction) checkLoops(h header) error {
+	if h.received > t.settings.Limits.ReceivedFields {
+		return relay.Refuse("intake: receive", 554, "5.4.6", "the message has passed too many hosts: it is in a loop")
+	}
+	for _, r := range t.env.Rcpts {
+		alias := aliasOf(r)
+		if r.Mailbox.IsNull() && !alias.IsNull() && slices.Contains(h.deliveredTo, strings.ToLower(alias.String())) {
+			return relay.Refuse("intake: receive", 554, "5.4.6", "the message has come back to "+alias.String()+": it is in a loop")
+		}
+	}
+	return nil
+}
+
+// accept stages the letter on every route, copies the body to all of them, and commits. It
+// returns the size of the letter as the client sent it.
+func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more bool, buf []byte) (size int64, err error) {
+	routes, err := t.stage(ctx, h)
+	defer func() {
+		if err != nil {
+			for _, r := range routes {
+				r.Abort()
+			}
+		}
+	}()
+	if err != nil {
+		return 0, err
+	}
+	out := fanout(routes)
+	if _, err := out.Write(h.raw); err != nil {
+		return 0, err
+	}
+	size = int64(len(h.raw))
+	if more {
+		// h.raw has been written, so its buffer may be used again.
+		n, err := io.CopyBuffer(writerOnly{out}, readerOnly{body}, buf)
+		if size += n; err != nil {
+			return 0, err
+		}
+	}
+	for _, r := range routes {
+		if err := r.Commit(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return size, nil
+}
+
+// stage opens the routes, the maildirs before the queue: a letter that could not be queued after
+// all can be taken back from a maildir, but not from the drain.
+func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Staged, err error) {
+	only := ""
+	if t.named == 1 {
+		only = t.env.Rcpts[0].Orig
+	}
+	received := receivedField(t.env, t.settings.Directory.Hostname, only)
+	local, foreign := t.env, t.env
+	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
+	foreign.UTF8 = t.env.UTF8 && (h.nonASCII || !foreign.From.IsASCII() || slices.ContainsFunc(foreign.Rcpts, notASCII))
+	if len(local.Rcpts) > 0 {
+		if routes, err = open(ctx, routes, t.in.local, local, localTrace(local, h, received)); err != nil {
+			return routes, err
+		}
+	}
+	if len(foreign.Rcpts) > 0 {
+		return open(ctx, routes, t.in.foreign, foreign, foreignTrace(foreign, h, received))
+	}
+	return routes, nil
+}
+
+func open(ctx context.Context, routes []relay.Staged, to relay.Stager, env relay.Envelope, trace string) ([]relay.Staged, error) {
+	s, err := to.Stage(ctx, env)
+	if err != nil {
+		return routes, err
+	}
+	_, err = io.WriteString(s, trace)
+	return append(routes, s), err
+}
+
+func split(rcpts []relay.Recipient) (local, foreign []relay.Recipient) {
+	for _, r := range rcpts {
+		if r.Mailbox.IsNull() {
+			foreign = append(foreign, r)
+		} else {
+			local = append(local, r)
+		}
+	}
+	return local, foreign
+}
+
+func notASCII(r relay.Recipient) bool { return !r.Addr.IsASCII() }
+
+func (t *transaction) accepted(size int64, took time.Duration) {
+	local, foreign := split(t.env.Rcpts)
+	t.in.count.Accepted(len(local), len(foreign), size)
+	log := t.in.log.With("id", t.env.ID)
+	log.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
+		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))
+	for _, r := range local {
+		log.Info("delivered", "rcpt", r.Addr, "mailbox", r.Mailbox)
+	}
+}
+
+func (t *transaction) refused(err error, rcpt relay.Address) {
+	code := 451
+	if f, ok := errors.AsType[*relay.Failure](err); ok {
+		code = cmp.Or(f.Reply.Code, code)
+	}
+	t.in.count.Refused(code)
+	t.in.log.Info("refused", "from", t.env.From, "rcpt", rcpt, "client", client(t.env.Origin), "helo", t.env.Origin.Helo,
+		"user", t.env.Origin.User, "code", code, "err", err)
+}
+
+// client is the address for the log; letters of our own have none.
+func client(o relay.Origin) string {
+	if !o.Client.IsValid() {
+		return ""
+	}
+	return o.Client.Addr().Unmap().String()
+}
+
+// fanout writes to every route; the first error ends the letter.
+type fanout []relay.Staged
+
+func (f fanout) Write(p []byte) (int, error) {
+	for _, s := range f {
+		if _, err := s.Write(p); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// writerOnly and readerOnly keep io.CopyBuffer from going around the buffer it was given.
+type writerOnly struct{ io.Writer }
+type readerOnly struct{ io.Reader }
