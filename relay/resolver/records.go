@@ -1,0 +1,183 @@
+package resolver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"relayd/relay"
+)
+
+// maxNames bounds the names that PTR returns: whoever controls the reverse zone decides how
+// many there are, and each of them costs the caller another question.
+const maxNames = 10
+
+// MX implements relay.Resolver. Exchangers that are not names are left out; a lone "." is the
+// null MX, returned as one MX with an empty Host (RFC 7505 §3).
+func (r *Resolver) MX(ctx context.Context, d relay.Domain) ([]relay.MX, error) {
+	if d.IsLiteral() {
+		return nil, fmt.Errorf("resolver: MX %s: an address has no exchangers: %w", d, relay.ErrNoRecord)
+	}
+	rrs, err := r.lookup(ctx, string(d), dns.TypeMX)
+	if err != nil {
+		return nil, err
+	}
+	var list []relay.MX
+	for _, rr := range rrs {
+		mx := rr.(*dns.MX)
+		if host, err := relay.ParseDomain(mx.Mx); err == nil && !host.IsLiteral() {
+			list = append(list, relay.MX{Host: host, Pref: mx.Preference})
+		}
+	}
+	switch {
+	case len(list) == 0 && !slices.ContainsFunc(rrs, func(rr dns.RR) bool { return rr.(*dns.MX).Mx != "." }):
+		return []relay.MX{{Pref: rrs[0].(*dns.MX).Preference}}, nil
+	case len(list) == 0:
+		// Not final: the domain wants mail, and its owner will mend the record.
+		return nil, fmt.Errorf("resolver: MX %s: none of the exchangers is a host name", d)
+	}
+	slices.SortStableFunc(list, func(a, b relay.MX) int { return cmp.Compare(a.Pref, b.Pref) })
+	return unique(list, func(mx relay.MX) relay.Domain { return mx.Host }), nil
+}
+
+// Addrs implements relay.Resolver: AAAA before A, each in the order answered. One of the two
+// questions may fail as long as the other brings an address. An address literal is its own answer.
+func (r *Resolver) Addrs(ctx context.Context, host relay.Domain) ([]netip.Addr, error) {
+	if host.IsLiteral() {
+		return []netip.Addr{host.Literal()}, nil
+	}
+	type half struct {
+		rrs []dns.RR
+		err error
+	}
+	four := make(chan half, 1)
+	go func() {
+		rrs, err := r.lookup(ctx, string(host), dns.TypeA)
+		four <- half{rrs, err}
+	}()
+	rrs, err6 := r.lookup(ctx, string(host), dns.TypeAAAA)
+	h := <-four
+	var addrs []netip.Addr
+	for _, rr := range append(slices.Clone(rrs), h.rrs...) {
+		if addr, ok := address(rr); ok {
+			addrs = append(addrs, addr)
+		}
+	}
+	if len(addrs) > 0 {
+		return unique(addrs, func(a netip.Addr) netip.Addr { return a }), nil
+	}
+	return nil, worse(h.err, err6)
+}
+
+// TXT implements relay.Resolver: the octets of each record, its strings joined.
+func (r *Resolver) TXT(ctx context.Context, name string) ([]string, error) {
+	rrs, err := r.lookup(ctx, name, dns.TypeTXT)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, 0, len(rrs))
+	for _, rr := range rrs {
+		list = append(list, unescape(strings.Join(rr.(*dns.TXT).Txt, "")))
+	}
+	return list, nil
+}
+
+// PTR implements relay.Resolver, with at most ten names. They are claims of whoever owns the
+// address: the caller checks that they lead back to it.
+func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) ([]relay.Domain, error) {
+	name, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return nil, fmt.Errorf("resolver: PTR %s: %w", addr, err)
+	}
+	rrs, err := r.lookup(ctx, name, dns.TypePTR)
+	if err != nil {
+		return nil, err
+	}
+	var names []relay.Domain
+	for _, rr := range rrs {
+		if d, err := relay.ParseDomain(rr.(*dns.PTR).Ptr); err == nil && !d.IsLiteral() && len(names) < maxNames {
+			names = append(names, d)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("resolver: PTR %s: none is a host name: %w", addr, relay.ErrNoRecord)
+	}
+	return names, nil
+}
+
+// address takes the address of an A or AAAA record; an IPv4 address inside IPv6 becomes itself,
+// so that nobody reaches 127.0.0.1 under another name.
+func address(rr dns.RR) (netip.Addr, bool) {
+	var ip []byte
+	switch rr := rr.(type) {
+	case *dns.A:
+		ip = rr.A
+	case *dns.AAAA:
+		ip = rr.AAAA
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+// worse picks, of the errors of two questions that brought nothing, the one that is not final:
+// if one of them could not be asked, we do not know that there is no address.
+func worse(a, b error) error {
+	if errors.Is(a, relay.ErrNoRecord) && b != nil {
+		return b
+	}
+	return a
+}
+
+// unique keeps the first of the elements that have the same key.
+func unique[E any, K comparable](list []E, key func(E) K) []E {
+	seen := make(map[K]bool, len(list))
+	return slices.DeleteFunc(list, func(e E) bool {
+		k := key(e)
+		old := seen[k]
+		seen[k] = true
+		return old
+	})
+}
+
+// unescape undoes the zone-file escapes (\" \\ \DDD, RFC 1035 §5.1) that miekg/dns leaves in TXT.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			out = append(out, s[i])
+			continue
+		}
+		i++
+		if n, ok := octet(s[i:]); ok {
+			out = append(out, n)
+			i += 2
+			continue
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// octet reads the DDD of an escape.
+func octet(s string) (byte, bool) {
+	if len(s) < 3 {
+		return 0, false
+	}
+	n := 0
+	for _, c := range []byte(s[:3]) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int(c-'0')
+	}
+	return byte(n), n < 256
+}
