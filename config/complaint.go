@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 )
@@ -49,26 +48,6 @@ func (e *Invalid) Unwrap() []error {
 		errs[i] = c
 	}
 	return errs
-}
-
-// maxComplaints bounds what a file full of nonsense prints.
-const maxComplaints = 100
-
-// sortComplaints puts them in the order of the file, without repetitions, and cuts a flood short.
-func sortComplaints(all []Complaint) []Complaint {
-	slices.SortStableFunc(all, func(a, b Complaint) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
-	all = slices.Compact(all)
-	if more := len(all) - maxComplaints; more > 0 {
-		all = all[:maxComplaints+1]
-		last := &all[maxComplaints]
-		last.Text, last.Hint, last.Excerpt = fmt.Sprintf("and %d more complaints from here on", more), "", ""
-	}
-	return all
 }
 
 // span is a range of octets of the file.

@@ -37,6 +37,9 @@ type Config struct {
 	DataDir  string       // absolute: mail/, queue/, keys/, users, control.sock
 	Listen   Listen
 	Domains  map[relay.Domain]DomainConfig // mail for these is delivered here
+	// DefaultDomain is the first of them in the file; empty without any. Its postmaster answers
+	// RCPT TO:<postmaster> (RFC 5321 §4.5.1).
+	DefaultDomain relay.Domain
 
 	TrustNetworks   []netip.Prefix   // may relay without AUTH, masked, IPv4 never mapped into IPv6
 	TLSCert, TLSKey string           // absolute paths of PEM files; both empty: self-signed
@@ -72,7 +75,7 @@ type DomainConfig struct {
 	Postmaster string
 	// Aliases leads from a local part, in the form of NormalizeLocal, to the addresses its mail
 	// goes to, as Address.String writes them: always with a domain, nested aliases unresolved,
-	// free of loops.
+	// free of loops. An alias that names itself beside others means the mailbox of its name.
 	Aliases map[string][]string
 }
 
@@ -223,6 +226,7 @@ func Dev(dir string) *Config {
 		POP3:       []string{"127.0.0.1:1100"},
 	}
 	c.Domains["office.test"] = DomainConfig{Postmaster: "ann@office.test", Aliases: map[string][]string{}}
+	c.DefaultDomain = "office.test"
 	c.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	c.Outbound.AllowLoopback = true
 	return c

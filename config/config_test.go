@@ -1,0 +1,265 @@
+package config_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relayd/config"
+	"relayd/relay"
+)
+
+var byValue = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+func parse(t *testing.T, toml string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("/etc/relayd/relayd.toml", []byte(toml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The example shows what really holds when a setting is left out.
+func TestExampleShowsTheDefaults(t *testing.T) {
+	t.Parallel()
+	got := parse(t, config.Example)
+	want := config.Default()
+	for _, pair := range [][2]any{
+		{got.DataDir, want.DataDir}, {len(got.TrustNetworks), 0}, {len(got.DNSServers), 0},
+		{got.TLSCert + got.TLSKey, ""}, {len(got.Routes), 0},
+		{got.Limits, want.Limits}, {got.Queue, want.Queue}, {got.Outbound, want.Outbound},
+		{got.SMTP, want.SMTP}, {got.POP3, want.POP3}, {got.Log, want.Log},
+	} {
+		if diff := cmp.Diff(pair[1], pair[0], byValue); diff != "" {
+			t.Errorf("-default +example\n%s", diff)
+		}
+	}
+	if len(got.Warnings) > 0 {
+		t.Errorf("warnings: %v", got.Warnings)
+	}
+}
+
+// Every setting there is stands in the example, if only behind a #.
+func TestExampleIsComplete(t *testing.T) {
+	t.Parallel()
+	whole := regexp.MustCompile(`(?m)^#([a-z\[])`).ReplaceAllString(config.Example, "$1")
+	c := parse(t, whole)
+	if len(c.Routes) != 1 || c.TLSCert == "" || !c.Outbound.SourceIPv6.IsValid() {
+		t.Errorf("what stands behind # was not read: %+v", c)
+	}
+	table := ""
+	shown := map[string]bool{}
+	for line := range strings.Lines(whole) {
+		if m := regexp.MustCompile(`^\[+([^\]]+)\]`).FindStringSubmatch(line); m != nil {
+			table = strings.Replace(m[1], `"office.example"`, "*", 1) + "."
+			shown[strings.TrimSuffix(table, ".")] = true
+			shown[strings.Split(table, ".")[0]] = true
+		} else if m := regexp.MustCompile(`^([a-z0-9_]+) *=`).FindStringSubmatch(line); m != nil {
+			shown[table+m[1]] = true
+		}
+	}
+	for _, key := range config.Keys() {
+		if !shown[key] {
+			t.Errorf("the example lacks %s", key)
+		}
+	}
+	if n := len(config.Keys()); n < 50 {
+		t.Errorf("only %d keys known", n)
+	}
+}
+
+func TestParseEverything(t *testing.T) {
+	t.Parallel()
+	got := parse(t, `
+hostname = "MAIL.Office.example."
+data_dir = "data"
+[listen]
+smtp = [":25", "[::1]:2525"]
+metrics = "localhost:9025"
+[domains."Büro.example"]
+postmaster = "Carol@Partner.Example"
+[domains."Büro.example".aliases]
+"SALES" = ["Ann", "bob@office.example", "Ann"]
+"büro" = "sales"
+[domains."office.example"]
+postmaster = "bob"
+[trust]
+networks = ["192.168.1.7", "fd00::/8", "::ffff:10.0.0.0/104"]
+[tls]
+cert = "tls/cert.pem"
+key = "/keys/key.pem"
+[dns]
+servers = ["127.0.0.1", "[::1]:5353"]
+[limits]
+message_size = "1.5 MiB"
+min_rate = 100
+min_free_disk = "2.5%"
+[queue]
+retry = "90s"
+warn_after = "1h30m"
+give_up_after = "2d"
+[log]
+format = "json"
+level = "debug"
+[[route]]
+to = ["partner.example", "*.partner.example"]
+via = "[2001:db8::1]:587"
+[[route]]
+to = "*"
+via = "Smart.Example:25"
+`)
+	want := config.Default()
+	want.Path = "/etc/relayd/relayd.toml"
+	want.Hostname = "mail.office.example"
+	want.DataDir = "/etc/relayd/data"
+	want.Listen.SMTP = []string{":25", "[::1]:2525"}
+	want.Listen.Metrics = []string{"localhost:9025"}
+	want.DefaultDomain = "xn--bro-hoa.example"
+	want.Domains = map[relay.Domain]config.DomainConfig{
+		"xn--bro-hoa.example": {Postmaster: "Carol@partner.example", Aliases: map[string][]string{
+			"sales": {"Ann@xn--bro-hoa.example", "bob@office.example"},
+			"büro":  {"sales@xn--bro-hoa.example"},
+		}},
+		"office.example": {Postmaster: "bob@office.example", Aliases: map[string][]string{}},
+	}
+	want.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"),
+		netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}
+	want.TLSCert, want.TLSKey = "/etc/relayd/tls/cert.pem", "/keys/key.pem"
+	want.DNSServers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5353")}
+	want.Limits.MessageSize = 3 << 19
+	want.Limits.MinRate = 100
+	want.Limits.MinFreeDisk = config.DiskFloor{Percent: 2.5}
+	want.Queue = config.Queue{Retry: []time.Duration{90 * time.Second}, WarnAfter: 90 * time.Minute, GiveUpAfter: 48 * time.Hour}
+	want.Log = config.Log{Format: "json", Level: slog.LevelDebug}
+	want.Routes = []config.Route{
+		{To: []string{"partner.example", "*.partner.example"}, Via: "[2001:db8::1]:587", Host: "2001:db8::1", Port: 587},
+		{To: []string{"*"}, Via: "Smart.Example:25", Host: "smart.example", Port: 25},
+	}
+	if diff := cmp.Diff(want, got, byValue, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// Seed S2.9: without [trust] nobody may relay.
+func TestSeed_S2_9_NobodyIsTrustedByDefault(t *testing.T) {
+	t.Parallel()
+	for _, toml := range []string{"", "[trust]\n", "[trust]\nnetworks = []\n"} {
+		if c := parse(t, "hostname = \"mail.office.example\"\n"+toml); len(c.TrustNetworks) != 0 {
+			t.Errorf("%q trusts %v", toml, c.TrustNetworks)
+		}
+	}
+}
+
+func TestRouteMatches(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		to, domain string
+		want       bool
+	}{
+		{"partner.example", "partner.example", true},
+		{"partner.example", "mail.partner.example", false},
+		{"*.partner.example", "mail.partner.example", true},
+		{"*.partner.example", "a.b.partner.example", true},
+		{"*.partner.example", "partner.example", false},
+		{"*.partner.example", "evilpartner.example", false},
+		{"*", "anything.example", true},
+	} {
+		if got := (config.Route{To: []string{c.to}}).Matches(relay.Domain(c.domain)); got != c.want {
+			t.Errorf("%s for %s: %v", c.to, c.domain, got)
+		}
+	}
+}
+
+func TestDiskFloor(t *testing.T) {
+	t.Parallel()
+	if got := (config.DiskFloor{Percent: 2}).Of(1000); got != 20 {
+		t.Errorf("2%% of 1000 is %d", got)
+	}
+	if got := (config.DiskFloor{Bytes: 300}).Of(1000); got != 300 {
+		t.Errorf("300 is %d", got)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "relayd.toml")
+	_, err := config.Load(path)
+	if !errors.Is(err, config.ErrNoFile) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "hint:") {
+		t.Errorf("the error names no file or gives no hint: %v", err)
+	}
+	write(t, path, "hostname = \"mail.office.example\"\ndata_dir = \"data\"\n")
+	c, err := config.Load(path)
+	if err != nil || c.DataDir != filepath.Join(dir, "data") {
+		t.Errorf("%+v, %v", c, err)
+	}
+	write(t, path, strings.Repeat("# long\n", config.MaxFileSize/7+1))
+	if invalid, ok := errors.AsType[*config.Invalid](second(config.Load(path))); !ok || len(invalid.Complaints) != 1 {
+		t.Errorf("a file too large: %v", invalid)
+	}
+}
+
+func second(_ *config.Config, err error) error { return err }
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A flood of complaints is cut short.
+func TestManyComplaints(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&b, "key%d = 1\n", i)
+	}
+	_, err := config.Parse("relayd.toml", []byte(b.String()))
+	if invalid, ok := errors.AsType[*config.Invalid](err); !ok || len(invalid.Complaints) != 101 {
+		t.Errorf("%T", err)
+	}
+}
+
+func TestDev(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := config.Dev(dir)
+	if c.DataDir != dir || c.Domains["office.test"].Postmaster != "ann@office.test" || c.DefaultDomain != "office.test" {
+		t.Errorf("%+v", c)
+	}
+	for _, a := range append(append(c.Listen.SMTP, c.Listen.Submission...), c.Listen.POP3...) {
+		if ap, err := netip.ParseAddrPort(a); err != nil || !ap.Addr().IsLoopback() || ap.Port() < 1024 {
+			t.Errorf("listens on %s", a)
+		}
+	}
+	for _, p := range c.TrustNetworks {
+		if !p.Addr().IsLoopback() {
+			t.Errorf("trusts %s", p)
+		}
+	}
+}
+
+// What the development office has must not become what everybody has.
+func TestDefaultsAreNotShared(t *testing.T) {
+	t.Parallel()
+	config.Dev(t.TempDir()).Queue.Retry[0] = 0
+	if d := config.Default(); len(d.Domains) != 0 || d.Queue.Retry[0] == 0 || d.Outbound.AllowLoopback {
+		t.Errorf("%+v", d)
+	}
+}
