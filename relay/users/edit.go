@@ -1,0 +1,209 @@
+package users
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relayd/relay"
+)
+
+// Add puts a new user into the file. Errors: ErrExists, ErrName, ErrPassword.
+func (s *Store) Add(ctx context.Context, a relay.Address, password string) error {
+	a, err := newName(a)
+	if err != nil {
+		return fmt.Errorf("users: add: %w", err)
+	}
+	field, err := s.newField(password)
+	if err != nil {
+		return fmt.Errorf("users: add %s: %w", a, err)
+	}
+	return s.edit(ctx, "add", a, func(lines [][]byte, found []int) ([][]byte, error) {
+		if len(found) > 0 {
+			return nil, ErrExists
+		}
+		return append(lines, []byte(a.String()+":"+field+"\n")), nil
+	})
+}
+
+// SetPassword gives a user another password and leaves the rest of the line as it is. Errors:
+// ErrUnknown, ErrPassword.
+func (s *Store) SetPassword(ctx context.Context, a relay.Address, password string) error {
+	field, err := s.newField(password)
+	if err != nil {
+		return fmt.Errorf("users: set password of %s: %w", a, err)
+	}
+	return s.edit(ctx, "set password of", a, func(lines [][]byte, found []int) ([][]byte, error) {
+		if len(found) == 0 {
+			return nil, ErrUnknown
+		}
+		i := found[0]
+		name, rest, _ := strings.Cut(strings.TrimRight(string(lines[i]), "\r\n"), ":")
+		_, extra, more := strings.Cut(rest, ":")
+		if more {
+			extra = ":" + extra
+		}
+		lines[i] = []byte(name + ":" + field + extra + "\n")
+		return lines, nil
+	})
+}
+
+// Remove takes a user out of the file. The mailbox stays where it is. Error: ErrUnknown.
+func (s *Store) Remove(ctx context.Context, a relay.Address) error {
+	return s.edit(ctx, "remove", a, func(lines [][]byte, found []int) ([][]byte, error) {
+		if len(found) == 0 {
+			return nil, ErrUnknown
+		}
+		for _, i := range found {
+			lines[i] = nil
+		}
+		return lines, nil
+	})
+}
+
+func (s *Store) newField(password string) (string, error) {
+	if err := checkPassword(password); err != nil {
+		return "", err
+	}
+	return hashPassword(password, s.params), nil
+}
+
+// header is the first line of a file that we begin. It keeps the file from ever being empty.
+const header = "# Users of relayd, one a line: name:{SCHEME}hash. Edit with `relayctl user`, or by hand.\n"
+
+// edit changes the file under its lock. change gets the lines, each with its end, and the indices
+// of those that name a; a nil line is left out.
+func (s *Store) edit(ctx context.Context, verb string, a relay.Address, change func([][]byte, []int) ([][]byte, error)) error {
+	a = Normalize(a)
+	err := s.locked(ctx, func() error {
+		data, err := readAll(s.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			data, err = []byte(header), nil
+		}
+		if err != nil {
+			return err
+		}
+		lines, found := split(data, a)
+		if lines, err = change(lines, found); err != nil {
+			return err
+		}
+		data = bytes.Join(lines, nil)
+		if len(data) == 0 {
+			data = []byte(header)
+		}
+		return s.replace(data)
+	})
+	if err != nil {
+		return fmt.Errorf("users: %s %s: %w", verb, a, err)
+	}
+	return nil
+}
+
+// split divides the file into lines, all with an end, and says which of them name a.
+func split(data []byte, a relay.Address) (lines [][]byte, found []int) {
+	for line := range bytes.Lines(data) {
+		line = bytes.Clone(line)
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			line = append(line, '\n')
+		}
+		if u, _ := parseLine(string(line)); u != nil && u.address == a {
+			found = append(found, len(lines))
+		}
+		lines = append(lines, line)
+	}
+	return lines, found
+}
+
+// locked runs f while nobody else edits the file. The lock lies beside the file, because the file
+// itself is replaced.
+func (s *Store) locked(ctx context.Context, f func() error) error {
+	lock, err := os.OpenFile(s.path+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // gives up the lock
+	_ = s.own(lock)    // fails where it is another's already, who then let us open it
+	for {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f()
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("flock", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("somebody else is editing the file: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// replace puts data in the place of the file so that a crash leaves the old or the new one whole.
+func (s *Store) replace(data []byte) error {
+	temp := s.path + ".new"
+	// The lock is ours: what lies there was left by a crash.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.write(temp, data); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	if err := os.Rename(temp, s.path); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+func (s *Store) write(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := s.own(f); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// own gives a new file the owner and the mode of the users file, or else the owner of its folder:
+// root may run relayctl while the daemon, which must read the file, does not run as root. Nobody
+// but owner and group ever gets to read it.
+func (s *Store) own(f *os.File) error {
+	mode := fs.FileMode(0o600)
+	info, err := os.Stat(s.path)
+	if err == nil {
+		mode = info.Mode().Perm()&0o640 | 0o600
+	} else if info, err = os.Stat(filepath.Dir(s.path)); err != nil {
+		return err
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		if err := f.Chown(int(sys.Uid), int(sys.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(mode)
+}

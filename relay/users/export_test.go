@@ -1,0 +1,13 @@
+package users
+
+// Computed is how many passwords were computed so far.
+func (s *Store) Computed() int64 { return s.computed.Load() }
+
+// Parse reads the contents of a users file.
+func Parse(data []byte) []User {
+	var list []User
+	for a, u := range newTable(data).users {
+		list = append(list, User{Address: a, Scheme: u.scheme, Problem: u.problem})
+	}
+	return list
+}
