@@ -1,0 +1,140 @@
+package dsn
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"relayd/relay"
+)
+
+// maxDiagnostic bounds a remote's words in the fields, in octets.
+const maxDiagnostic = 2000
+
+// expired is X.4.7, delivery time expired (RFC 3463 §3.5). The class stays 4: what stopped the
+// letter was never final.
+var expired = relay.Status{4, 4, 7}
+
+// status is the part for programs (RFC 3464 §2).
+func (r Report) status() []byte {
+	var b bytes.Buffer
+	field := func(name, value string) {
+		if value != "" {
+			b.WriteString(fold(name + ": " + value))
+		}
+	}
+	field("Reporting-MTA", "dns; "+string(r.ReportingMTA))
+	field("X-Relayd-Queue-ID", string(r.Envelope.ID))
+	field("X-Relayd-Sender", typedAddress(r.Envelope.From.String()))
+	field("Arrival-Date", date(r.Envelope.Accepted))
+	for _, res := range r.Results {
+		b.WriteString("\r\n")
+		if orig := r.orig(res.Rcpt); orig != "" {
+			field("Original-Recipient", typedAddress(orig))
+		}
+		field("Final-Recipient", typedAddress(res.Rcpt.String()))
+		field("Action", string(r.action()))
+		field("Status", r.statusOf(res).String())
+		field("Remote-MTA", remoteMTA(res.Host))
+		field("Diagnostic-Code", diagnostic(res))
+		field("Last-Attempt-Date", date(res.At))
+		if r.Kind == Delayed {
+			field("Will-Retry-Until", date(r.Until))
+		}
+	}
+	return b.Bytes()
+}
+
+func (r Report) action() Kind {
+	switch r.Kind {
+	case Delayed, Relayed, Delivered:
+		return r.Kind
+	}
+	return Failed
+}
+
+// orig is what the sender called the recipient, where that is not the address we sent to.
+func (r Report) orig(rcpt relay.Address) string {
+	for _, known := range r.Envelope.Rcpts {
+		orig := strings.TrimSuffix(strings.TrimPrefix(known.Orig, "<"), ">")
+		if known.Addr == rcpt && orig != "" && !strings.EqualFold(orig, rcpt.String()) {
+			return printable(orig, relay.MaxPath)
+		}
+	}
+	return ""
+}
+
+// statusOf is the status of the remote where it gave one of the right class, otherwise one that
+// says no more than we know.
+func (r Report) statusOf(res relay.Result) relay.Status {
+	class := map[Kind]int{Failed: 5, Delayed: 4, Relayed: 2, Delivered: 2}[r.action()]
+	switch {
+	case r.action() == Failed && isExpired(res):
+		return expired
+	case res.Reply.Status[0] == class:
+		return res.Reply.Status
+	}
+	return relay.Status{class, 0, 0}
+}
+
+// isExpired: a letter that failed though the last reply allowed another attempt ran out of time.
+func isExpired(res relay.Result) bool {
+	return res.Outcome == relay.Failed && res.Reply.Temporary()
+}
+
+// typedAddress is an address with its type. One that is not ASCII is written with the escapes
+// that any server on the way can carry (RFC 6533 §3, utf-8-addr-xtext).
+func typedAddress(addr string) string {
+	isASCII := true
+	for _, r := range addr {
+		isASCII = isASCII && r < utf8.RuneSelf
+	}
+	if isASCII {
+		// Blanks between quotes would be folded, and folding would be unfolded to one blank again.
+		return "rfc822; " + addr
+	}
+	var b strings.Builder
+	for _, r := range addr {
+		if r > ' ' && r <= '~' && !strings.ContainsRune(`+=\`, r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\x{%02X}`, r)
+		}
+	}
+	return "utf-8; " + b.String()
+}
+
+// remoteMTA is the name out of "mx1.partner.example[192.0.2.7]:25", or the address.
+func remoteMTA(host string) string {
+	host, _, _ = strings.Cut(ascii(host, relay.MaxDomain), " ")
+	name, addr, _ := strings.Cut(host, "[")
+	if name == "" && addr != "" {
+		name, _, _ = strings.Cut("["+addr, "]")
+		name += "]"
+	}
+	if name == "" {
+		return ""
+	}
+	return "dns; " + name
+}
+
+// diagnostic is the reply of the remote; our own words get a type of our own.
+func diagnostic(res relay.Result) string {
+	text := ascii(res.Reply.String(), maxDiagnostic)
+	switch {
+	case text == "":
+		return ""
+	case res.Host == "" || res.Reply.Code == 0:
+		return "x-relayd; " + text
+	}
+	return "smtp; " + text
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC1123Z)
+}
