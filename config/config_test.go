@@ -162,6 +162,15 @@ func TestSeed_S2_9_NobodyIsTrustedByDefault(t *testing.T) {
 	}
 }
 
+// Port 0 is a different port each time, so it is in nobody's way.
+func TestListenOnAnyPort(t *testing.T) {
+	t.Parallel()
+	c := parse(t, "hostname = \"mail.office.example\"\n[listen]\nsmtp = [\"127.0.0.1:0\", \":0\"]\npop3 = \"127.0.0.1:0\"\n")
+	if len(c.Listen.SMTP) != 2 || len(c.Listen.POP3) != 1 {
+		t.Errorf("%+v", c.Listen)
+	}
+}
+
 func TestRouteMatches(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

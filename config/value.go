@@ -340,7 +340,7 @@ func tooWide(s string, p netip.Prefix) *problem {
 	local := netip.MustParsePrefix("fc00::/7") // RFC 4193: addresses nobody on the Internet has
 	switch {
 	case p.Addr().Is4() && p.Bits() < 8, p.Addr().Is6() && p.Bits() < 16 && !local.Contains(p.Addr()):
-	case p.Addr().Is4In6(), p.Overlaps(netip.MustParsePrefix("::ffff:0:0/96")):
+	case p.Overlaps(netip.MustParsePrefix("::ffff:0:0/96")):
 	default:
 		return nil
 	}

@@ -11,3 +11,11 @@ func Parse(data []byte) []User {
 	}
 	return list
 }
+
+// Mistake makes the store believe that it has read the file as it is now, as a file system does
+// whose clock stood still between two changes.
+func (s *Store) Mistake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stamp, _, _ = stampOf(s.path)
+}

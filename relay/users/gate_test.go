@@ -89,6 +89,41 @@ func TestGateBoundsMemory(t *testing.T) {
 	})
 }
 
+// Who gives up while waiting for memory lets the next of its client have its turn.
+func TestGateGivingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		full, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), g.budget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := netip.MustParseAddr("192.0.2.2")
+		ctx, stop := context.WithCancel(t.Context())
+		var both sync.WaitGroup
+		both.Go(func() {
+			if _, err := g.enter(ctx, client, mib64); !errors.Is(err, context.Canceled) {
+				t.Errorf("first: %v", err)
+			}
+		})
+		synctest.Wait()
+		both.Go(func() {
+			release, err := g.enter(t.Context(), client, mib64)
+			if err != nil {
+				t.Errorf("second: %v", err)
+				return
+			}
+			release()
+		})
+		synctest.Wait()
+		stop()
+		full()
+		both.Wait()
+		if len(g.lanes) != 0 {
+			t.Errorf("%d lanes left behind", len(g.lanes))
+		}
+	})
+}
+
 func TestOrigin(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

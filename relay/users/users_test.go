@@ -187,6 +187,9 @@ func TestEditInPlace(t *testing.T) {
 		if err := os.WriteFile(path, []byte(strings.Replace(text, "ann@office.example", name, 1)), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if i%2 == 1 {
+			s.Mistake()
+		}
 		if !s.Exists(address(t, name)) {
 			t.Fatalf("%s is not seen", name)
 		}
