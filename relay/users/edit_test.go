@@ -183,6 +183,31 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// Root's relayctl leaves files that the daemon, who is not root, can read: they belong to whom the
+// folder, and later the file, belongs.
+func TestOwner(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	s, path := open(t)
+	if err := os.Chown(filepath.Dir(path), 1234, 4321); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ann := address(t, "ann@office.example")
+		if err := errors.Join(s.Add(t.Context(), ann, "x"), s.Remove(t.Context(), ann)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{path, path + ".lock"} {
+			var st unix.Stat_t
+			if err := unix.Stat(name, &st); err != nil || st.Uid != 1234 || st.Gid != 4321 || st.Mode&0o777 != 0o600 {
+				t.Errorf("%s: owner %d:%d, mode %o, %v", name, st.Uid, st.Gid, st.Mode, err)
+			}
+		}
+	}
+}
+
 // A link to the file stays a link.
 func TestLink(t *testing.T) {
 	t.Parallel()

@@ -3,11 +3,17 @@ package users
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relayd/relay"
 )
 
 var mib64 = int64(DefaultParams.Memory)
@@ -214,6 +220,30 @@ func TestDecoyHasTheUsualCost(t *testing.T) {
 		v, ok := c.t.decoy(0, DefaultParams).verifier.(argon2Verifier)
 		if !ok || v.params != c.want {
 			t.Errorf("decoy %+v, want %+v", v.params, c.want)
+		}
+	}
+}
+
+// One RCPT command looks up one mailbox, and at most a few: the file is only looked at.
+func BenchmarkMailbox(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "users")
+	line := ":" + hashPassword("x", Params{Memory: 8, Time: 1, Threads: 1}) + "\n"
+	var text strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "user%d@office.example%s", i, line)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := errors.Join(os.WriteFile(path, []byte(text.String()), 0o600), os.Chtimes(path, old, old)); err != nil {
+		b.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a := relay.Address{Local: "user9999", Domain: "office.example"}
+	for b.Loop() {
+		if !s.Exists(a) {
+			b.Fatal("gone")
 		}
 	}
 }

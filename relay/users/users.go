@@ -14,6 +14,7 @@
 package users
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,6 +62,7 @@ type Store struct {
 	table *table // never nil; replaced whole
 	stamp stamp  // of the file the table was read from
 	young bool   // the file was, when it was read
+	data  []byte // what was read
 	sour  string // the last trouble with reading, so that it is logged once
 }
 
@@ -193,9 +195,8 @@ func (s *Store) refresh() error {
 	if err != nil {
 		return s.missing(err)
 	}
-	same := now == s.stamp
 	// What was read while the file was young may have been changed since without a trace.
-	if same && !s.young {
+	if now == s.stamp && !s.young {
 		return nil
 	}
 	if now.size == 0 && young && len(s.table.users) > 0 {
@@ -205,8 +206,11 @@ func (s *Store) refresh() error {
 	if err != nil {
 		return s.missing(err)
 	}
-	s.table, s.stamp, s.young, s.sour = newTable(data), now, young, ""
-	if !same {
+	s.stamp, s.young, s.sour = now, young, ""
+	// For seconds after each change the file is read for every letter, and parsed only if it
+	// does differ: the lines of a large office take a while.
+	if s.data == nil || !bytes.Equal(s.data, data) {
+		s.data, s.table = data, newTable(data)
 		s.table.report(s.log, s.path)
 	}
 	return nil
