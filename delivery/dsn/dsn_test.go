@@ -240,6 +240,10 @@ func TestOriginalIsBounded(t *testing.T) {
 	}
 	r.OriginalHeader = nil
 	checkLetter(t, r, compose(t, r))
+	r.OriginalHeader = []byte("X-Long: " + strings.Repeat("z", 1000) + "\r\n")
+	checkLetter(t, r, compose(t, r))
+	r.Results[0].Reply.Text = strings.Repeat("z", 3000)
+	checkLetter(t, r, compose(t, r))
 }
 
 func FuzzCompose(f *testing.F) {
