@@ -31,7 +31,6 @@ type guard struct {
 	mail     mailCommand   // of the MAIL command in flight
 	rcpt     relay.Address // of the RCPT command in flight
 	letter   *letter       // between MAIL and the end of the letter
-	body     *body         // while the letter is being received
 	failures int           // of AUTH
 	errors   int
 	badRcpts int
