@@ -29,15 +29,8 @@ type Intake struct {
 	local, foreign relay.Stager
 	disk           *disk
 	log            *slog.Logger
-	count          Counter
 	settings       atomic.Pointer[Settings]
 	buffers        sync.Pool
-}
-
-// Counter is told of every letter's fate at the front door; it keeps the metrics.
-type Counter interface {
-	Accepted(local, foreign int, size int64)
-	Refused(code int)
 }
 
 // Options are what an Intake is made of.
@@ -45,16 +38,12 @@ type Options struct {
 	Local, Foreign relay.Stager // the maildirs and the queue
 	DataDir        string       // whose free space is watched
 	Log            *slog.Logger
-	Counter        Counter // may be nil
 }
 
 // New makes an Intake. It is ready when Set has been called once.
 func New(o Options) *Intake {
-	if o.Counter == nil {
-		o.Counter = noCounter{}
-	}
 	return &Intake{
-		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir}, count: o.Counter,
+		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir},
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 	}
@@ -76,7 +65,6 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	}
 	if err := in.disk.check(s.Limits.MinFreeDisk + p.Size); err != nil {
 		in.log.Error("refused", "client", o.Client, "from", from, "code", 452, "err", err)
-		in.count.Refused(452)
 		return nil, relay.Fail("intake: begin", relay.ScopeMessage,
 			relay.Reply{Code: 452, Status: relay.Status{4, 3, 1}, Text: "our disk is full, please try again later"}, err)
 	}
@@ -109,8 +97,3 @@ func (in *Intake) Submit(ctx context.Context, env relay.Envelope, body io.Reader
 func (in *Intake) begin(s *Settings, env relay.Envelope) *transaction {
 	return &transaction{in: in, settings: s, env: env}
 }
-
-type noCounter struct{}
-
-func (noCounter) Accepted(int, int, int64) {}
-func (noCounter) Refused(int)              {}

@@ -167,8 +167,7 @@ func split(rcpts []relay.Recipient) (local, foreign []relay.Recipient) {
 func notASCII(r relay.Recipient) bool { return !r.Addr.IsASCII() }
 
 func (t *transaction) accepted(size int64, took time.Duration) {
-	local, foreign := split(t.env.Rcpts)
-	t.in.count.Accepted(len(local), len(foreign), size)
+	local, _ := split(t.env.Rcpts)
 	log := t.in.log.With("id", t.env.ID)
 	log.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
 		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))
@@ -182,7 +181,6 @@ func (t *transaction) refused(err error, rcpt relay.Address) {
 	if f, ok := errors.AsType[*relay.Failure](err); ok {
 		code = cmp.Or(f.Reply.Code, code)
 	}
-	t.in.count.Refused(code)
 	t.in.log.Info("refused", "from", t.env.From, "rcpt", rcpt, "client", client(t.env.Origin), "helo", t.env.Origin.Helo,
 		"user", t.env.Origin.User, "code", code, "err", err)
 }
