@@ -119,13 +119,15 @@ func (w *wire) stop() {
 // kill ends the session now.
 func (w *wire) kill() { w.raw.Close() }
 
-// makeRoom makes in[w:] non-empty, in the smallest buffer that does.
+// makeRoom makes in[w:] non-empty; what is in the window is kept. No caller lets the window fill
+// the big buffer.
 func (w *wire) makeRoom() {
+	if w.w == len(w.small) && w.big == nil {
+		// The last read took all there was room for: a batch is coming in.
+		w.grow()
+	}
 	if w.r == w.w {
 		w.r, w.w = 0, 0
-		if w.big == nil {
-			return
-		}
 	}
 	if w.w < len(w.in) {
 		return
@@ -133,9 +135,7 @@ func (w *wire) makeRoom() {
 	if w.r > 0 {
 		w.w = copy(w.in, w.in[w.r:w.w])
 		w.r = 0
-		return
 	}
-	w.grow()
 }
 
 // grow changes to the big buffer, for a letter or for a batch that fills the small one.
@@ -181,7 +181,7 @@ func (w *wire) line(limit func(start []byte) int, until time.Time, idle bool) ([
 		case len(win) >= most:
 			return nil, w.swallowLine(until, idle)
 		}
-		if searched == 0 {
+		if searched == 0 && w.r == w.w && w.w < len(w.in) {
 			w.shrink()
 		}
 		if err := w.fill(until, idle); err != nil {
