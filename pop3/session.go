@@ -1,0 +1,332 @@
+package pop3
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// session is one connection. Its methods run in one goroutine; only hurry and kill of its wire are
+// called from others.
+type session struct {
+	*wire
+	server  *Server
+	log     *slog.Logger
+	client  netip.AddrPort
+	network netip.Prefix // what connections are counted by
+	since   time.Time
+
+	secure bool
+	name   string // what USER said; empty: nothing yet
+	tries  int    // wrong passwords
+	errors int    // wrong commands
+	over   bool   // hang up when the reply is out
+
+	drop    Maildrop // nil before the login
+	mailbox relay.Address
+	list    []Message
+	deleted []bool
+	kept    struct {
+		count  int
+		octets int64
+	}
+	fetched int
+}
+
+func newSession(s *Server, conn net.Conn) *session {
+	client := addrPort(conn.RemoteAddr())
+	bits := 32
+	if client.Addr().Is6() {
+		bits = 64
+	}
+	network, _ := client.Addr().WithZone("").Prefix(bits)
+	return &session{
+		wire:   &wire{conn: conn, timeout: s.cfg.Limits.WriteTime, lag: s.cfg.Limits.ShutdownLag, total: &s.count},
+		server: s, log: s.log.With("client", client.String()), client: client, network: network, since: time.Now(),
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// serve runs the session from the greeting to the end of the connection.
+func (s *session) serve(ctx context.Context, implicitTLS bool) {
+	defer s.end()
+	defer context.AfterFunc(ctx, s.kill)()
+	s.log.Info("connected")
+	if implicitTLS {
+		if err := s.startTLS(ctx); err != nil {
+			s.log.Info("no TLS", "err", err)
+			return
+		}
+	}
+	s.ok(string(s.server.cfg.Hostname) + " POP3 server ready")
+	for !s.over {
+		line, crlf, err := s.readLine(maxLine, s.deadline())
+		switch {
+		case errors.Is(err, errLongLine):
+			s.wrong("the line is too long")
+		case err != nil:
+			s.log.Debug("the link ended without QUIT", "err", err)
+			return
+		default:
+			s.command(ctx, line, crlf)
+		}
+	}
+	s.flush()
+}
+
+// deadline is when the next command must have come.
+func (s *session) deadline() time.Time {
+	if s.drop == nil {
+		return s.since.Add(s.server.cfg.Limits.LoginTime)
+	}
+	return time.Now().Add(s.server.cfg.Limits.IdleTimeout)
+}
+
+// end closes what is still open. A maildrop that is closed without Remove keeps every message.
+func (s *session) end() {
+	s.closeDrop()
+	s.conn.Close()
+	s.log.Info("disconnected", "dur", time.Since(s.since).Round(time.Millisecond), "in", s.octets.in, "out", s.octets.out)
+}
+
+func (s *session) closeDrop() {
+	if s.drop == nil {
+		return
+	}
+	drop := s.drop
+	s.drop = nil
+	if err := drop.Close(); err != nil {
+		s.log.Warn("cannot close the maildrop", "user", s.mailbox, "err", err)
+	}
+	s.log.Info("logged out", "user", s.mailbox, "fetched", s.fetched)
+}
+
+// startTLS shakes hands on the connection; after an error it is of no more use.
+func (s *session) startTLS(ctx context.Context) error {
+	conn := tls.Server(s.conn, s.server.cfg.TLS)
+	ctx, cancel := context.WithDeadline(ctx, s.deadline())
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	s.replace(conn)
+	s.secure = true
+	return nil
+}
+
+// ok and err send the first line of a reply. text must not contain line ends.
+func (s *session) ok(text string)  { s.writeString("+OK " + text + "\r\n") }
+func (s *session) err(text string) { s.writeString("-ERR " + text + "\r\n") }
+
+// wrong answers a command that a well-made client does not send, and ends the session of one that
+// sends nothing else.
+func (s *session) wrong(text string) {
+	s.errors++
+	limit := s.server.cfg.Limits.Errors
+	if s.drop != nil {
+		limit *= 5
+	}
+	if s.errors >= limit {
+		s.over = true
+		text += "; too many errors, closing the connection"
+	}
+	s.err(text)
+}
+
+// state says when a command may be given (RFC 1939 §3).
+type state int
+
+const (
+	anyState state = iota
+	authorization
+	transaction
+)
+
+type verb struct {
+	state state
+	run   func(s *session, ctx context.Context, arg string)
+}
+
+// verbs are the commands, but for STLS, which has to see how its line ended.
+var verbs = map[string]verb{
+	"CAPA": {anyState, (*session).capa},
+	"QUIT": {anyState, (*session).quit},
+	"USER": {authorization, (*session).user},
+	"PASS": {authorization, (*session).pass},
+	"AUTH": {authorization, (*session).auth},
+	"STAT": {transaction, (*session).stat},
+	"LIST": {transaction, (*session).listing},
+	"UIDL": {transaction, (*session).uidl},
+	"RETR": {transaction, (*session).retr},
+	"TOP":  {transaction, (*session).topLines},
+	"DELE": {transaction, (*session).dele},
+	"NOOP": {transaction, (*session).noop},
+	"RSET": {transaction, (*session).rset},
+}
+
+func (s *session) command(ctx context.Context, line []byte, crlf bool) {
+	if bytes.IndexByte(line, 0) >= 0 {
+		s.wrong("a command cannot contain NUL")
+		return
+	}
+	word, arg, _ := strings.Cut(string(line), " ")
+	word = strings.ToUpper(word)
+	if word == "STLS" {
+		s.stls(ctx, arg, crlf)
+		return
+	}
+	v, known := verbs[word]
+	switch {
+	case !known && s.drop == nil && isHTTP(line):
+		s.over = true
+		s.err("this is a POP3 server")
+	case !known:
+		s.wrong("unknown command")
+	case v.state == transaction && s.drop == nil:
+		s.wrong("log in first")
+	case v.state == authorization && s.drop != nil:
+		s.wrong("you are already logged in")
+	default:
+		v.run(s, ctx, arg)
+	}
+}
+
+// isHTTP notices a web browser that was sent here to speak POP3 for somebody else (hazards:
+// other protocols on our ports).
+func isHTTP(line []byte) bool {
+	return bytes.Contains(line, []byte(" HTTP/")) || bytes.HasPrefix(line, []byte("Host:"))
+}
+
+// stls implements RFC 2595 §4. Whatever came behind it in clear text was perhaps not written by
+// the one who will shake hands, so it ends the connection; and nothing said before it is kept.
+func (s *session) stls(ctx context.Context, arg string, crlf bool) {
+	switch {
+	case s.server.cfg.TLS == nil:
+		s.wrong("TLS is not available")
+	case s.secure:
+		s.wrong("TLS is already active")
+	case s.drop != nil:
+		s.wrong("you are already logged in")
+	case arg != "" || !crlf:
+		s.wrong("STLS takes no argument and ends in CRLF")
+	case s.pending():
+		s.over = true
+		s.err("nothing may follow STLS before TLS has begun")
+	default:
+		s.name = ""
+		s.ok("begin TLS")
+		if s.flush() != nil {
+			s.over = true
+		} else if err := s.startTLS(ctx); err != nil {
+			s.log.Info("no TLS", "err", err)
+			s.over = true
+			s.wire.err = err
+		}
+	}
+}
+
+// capa implements RFC 2449 §5. Only what would work now is listed.
+func (s *session) capa(_ context.Context, arg string) {
+	if arg != "" {
+		s.wrong("CAPA takes no argument")
+		return
+	}
+	s.writeString("+OK these work\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\n")
+	if s.mayLogin() {
+		s.writeString("USER\r\nSASL PLAIN\r\n")
+	}
+	if s.server.cfg.TLS != nil && !s.secure && s.drop == nil {
+		s.writeString("STLS\r\n")
+	}
+	s.writeString("IMPLEMENTATION relayd\r\n.\r\n")
+}
+
+func (s *session) mayLogin() bool {
+	return s.secure || s.server.cfg.PlaintextOK(s.client.Addr())
+}
+
+// quit ends the session; in the transaction state it first removes what was marked (RFC 1939 §6).
+// The maildrop is open to others again before the reply is out.
+func (s *session) quit(_ context.Context, arg string) {
+	if arg != "" {
+		s.wrong("QUIT takes no argument")
+		return
+	}
+	s.over = true
+	if s.drop == nil {
+		s.ok("goodbye")
+		return
+	}
+	var marked []int
+	for i, deleted := range s.deleted {
+		if deleted {
+			marked = append(marked, i+1)
+		}
+	}
+	var err error
+	if len(marked) > 0 {
+		err = s.drop.Remove(marked...)
+	}
+	stay := notRemoved(err, marked)
+	s.server.count.removed.Add(int64(len(marked) - len(stay)))
+	if err != nil {
+		s.log.Error("cannot remove messages", "user", s.mailbox, "err", err)
+	}
+	s.closeDrop()
+	if err != nil {
+		s.err(truncate(fmt.Sprintf("[SYS/TEMP] %d of %d deleted messages could not be removed:%s", len(stay), len(marked), numbers(stay))))
+		return
+	}
+	s.ok(fmt.Sprintf("goodbye, %d messages removed", len(marked)))
+}
+
+// notRemoved says which messages stay after Remove failed; all of them if it did not say.
+func notRemoved(err error, marked []int) []int {
+	if err == nil {
+		return nil
+	}
+	var which interface {
+		error
+		NotRemoved() []int
+	}
+	if errors.As(err, &which) {
+		return which.NotRemoved()
+	}
+	return marked
+}
+
+func numbers(list []int) string {
+	var b strings.Builder
+	for _, n := range list {
+		b.WriteByte(' ')
+		b.WriteString(strconv.Itoa(n))
+	}
+	return b.String()
+}
+
+// truncate keeps a reply within 512 octets (RFC 1939 §3).
+func truncate(text string) string {
+	const longest = 500
+	if len(text) <= longest {
+		return text
+	}
+	return text[:longest-4] + " ..."
+}
