@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -557,10 +558,10 @@ func TestDefect_14_TheReplyNamesTheID(t *testing.T) {
 
 // pipes is a listener of buffered in-memory connections, so that it works in a bubble too.
 type pipes struct {
-	conns  chan net.Conn
-	done   chan struct{}
-	all    []*countingConn
-	closed bool
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	all   []*countingConn
 }
 
 func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
@@ -575,10 +576,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 }
 
 func (p *pipes) Close() error {
-	if !p.closed {
-		p.closed = true
-		close(p.done)
-	}
+	p.once.Do(func() { close(p.done) })
 	return nil
 }
 
