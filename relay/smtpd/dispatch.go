@@ -47,13 +47,18 @@ func (g *guard) dispatch(line []byte) {
 	}
 }
 
-// logCommand never shows what stands behind AUTH.
+// logCommand never shows what stands behind AUTH, nor what is no command: a client that goes on
+// with a login that was refused sends its password as one.
 func (g *guard) logCommand(v verb, arg string) {
 	if !g.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	if v == verbAUTH {
-		arg, _, _ = strings.Cut(arg, " ")
+	switch v {
+	case verbEHLO, verbHELO, verbMAIL, verbRCPT, verbBDAT, verbVRFY:
+	case verbDATA, verbRSET, verbNOOP, verbQUIT, verbHELP, verbAUTH, verbSTARTTLS:
+		arg = ""
+	default:
+		v, arg = "?", ""
 	}
 	g.log.Debug("command", "client", g.peer.client, "verb", string(v), "arg", arg)
 }

@@ -33,10 +33,11 @@ const (
 // askName looks the client's name up in the background.
 func (p *peer) askName(ctx context.Context, r relay.Resolver, done func()) {
 	ctx, p.cancel = context.WithTimeout(ctx, lookupTimeout)
-	p.named = make(chan struct{})
+	named := make(chan struct{})
+	p.named = named
 	go func() {
 		defer done()
-		defer close(p.named)
+		defer close(named)
 		p.name = confirmedName(ctx, r, p.client.Addr())
 	}()
 }

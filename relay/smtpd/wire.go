@@ -21,6 +21,7 @@ type wire struct {
 	in    []byte  // small or *big
 	r, w  int     // in[r:w] has been read and not yet used
 	out   []byte  // replies not yet written
+	deaf  error   // why nothing more can be written
 
 	writeTimeout time.Duration
 
@@ -206,12 +207,14 @@ func (w *wire) swallowLine(until time.Time, idle bool) error {
 	return errEndless
 }
 
+// flush writes the replies we owe. A client that did not take one in time is not given another.
 func (w *wire) flush() error {
-	if len(w.out) == 0 {
-		return nil
+	if w.deaf != nil || len(w.out) == 0 {
+		return w.deaf
 	}
 	w.conn.SetWriteDeadline(time.Now().Add(w.writeTimeout))
 	_, err := w.conn.Write(w.out)
+	w.deaf = err
 	if cap(w.out) > 1<<10 {
 		w.out = nil
 	}

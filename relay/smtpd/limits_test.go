@@ -1,0 +1,333 @@
+package smtpd_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relayd/relay/smtpd"
+)
+
+// bubble runs a test in fake time against a server on pipes.
+func bubble(t *testing.T, name string, limits smtpd.Limits, run func(t *testing.T, s subject)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := guarded(t, limits)
+			s.slow()
+			run(t, s)
+		})
+	})
+}
+
+// took wants the rest of the session to last about as long as said.
+func took(t *testing.T, start time.Time, want time.Duration) {
+	t.Helper()
+	if d := time.Since(start); d < want || d > want+2*time.Second {
+		t.Errorf("it took %v, want %v", d, want)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	bubble(t, "idle", smtpd.Limits{}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.want("220*")
+		start := time.Now()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, 5*time.Minute)
+	})
+	bubble(t, "trickled command", smtpd.Limits{CommandTimeout: time.Minute}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.want("220*")
+		start := time.Now()
+		stop := trickle(c.conn, "x", 10*time.Second)
+		defer stop()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, time.Minute)
+	})
+	bubble(t, "session", smtpd.Limits{SessionTimeout: time.Hour}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.want("220*")
+		start := time.Now()
+		stop := trickle(c.conn, "NOOP\r\n", time.Minute)
+		defer stop()
+		for got := c.reply(); got != "421 4.4.2 I waited too long for you, closing"; got = c.reply() {
+			if got != "250 2.0.0 ok" {
+				t.Fatal(got)
+			}
+		}
+		took(t, start, time.Hour)
+	})
+	bubble(t, "transaction", smtpd.Limits{TransactionTimeout: 10 * time.Minute}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		start := time.Now()
+		stop := trickle(c.conn, "NOOP\r\n", time.Minute)
+		defer stop()
+		for got := c.reply(); !match("421 4.4.2*", got); got = c.reply() {
+			if got != "250 2.0.0 ok" {
+				t.Fatal(got)
+			}
+		}
+		took(t, start, 10*time.Minute)
+	})
+	bubble(t, "silence in a letter", smtpd.Limits{DataTimeout: time.Minute}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		c.do("DATA", "354*")
+		start := time.Now()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, time.Minute)
+	})
+	bubble(t, "silence in a chunk", smtpd.Limits{DataTimeout: time.Minute}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		start := time.Now()
+		c.send("BDAT 100 LAST\r\nabc")
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, time.Minute)
+	})
+	bubble(t, "silence between chunks", smtpd.Limits{CommandTimeout: time.Minute}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		start := time.Now()
+		c.send("BDAT 1\r\na")
+		c.want("250*", "421 4.4.2 *", "EOF")
+		took(t, start, time.Minute)
+	})
+	bubble(t, "a client that never reads", smtpd.Limits{CommandTimeout: time.Minute}, func(t *testing.T, s subject) {
+		c := config(&office{})
+		c.Gate = smtpd.NewGate()
+		c.Limits = smtpd.Limits{CommandTimeout: time.Minute}
+		ln := servePipes(t, c)
+		near, far := net.Pipe()
+		defer near.Close()
+		ln.conns <- far
+		synctest.Wait()
+		time.Sleep(59 * time.Second) // it cannot even write its greeting
+		if c.Gate.Count() != 1 {
+			t.Error("the session ended early")
+		}
+		time.Sleep(2 * time.Second)
+		if c.Gate.Count() != 0 {
+			t.Error("the session goes on")
+		}
+	})
+}
+
+func trickle(w io.Writer, s string, every time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			time.Sleep(every)
+			if _, err := io.WriteString(w, s); err != nil {
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// A letter has DataTimeout in hand; beyond that it keeps up the minimum rate or goes.
+func TestMinimumRate(t *testing.T) {
+	limits := smtpd.Limits{DataTimeout: time.Minute, MinRate: 100}
+	bubble(t, "too slow", limits, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		c.do("DATA", "354*")
+		start := time.Now()
+		stop := trickle(c.conn, strings.Repeat("x", 598)+"\r\n", 10*time.Second) // 60 a second
+		defer stop()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, 138*time.Second) // 13 pieces of 600 octets by then, good for 60 s + 78 s
+	})
+	bubble(t, "fast enough", limits, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		c.do("DATA", "354*")
+		stop := trickle(c.conn, strings.Repeat("x", 1498)+"\r\n", 10*time.Second)
+		time.Sleep(time.Hour)
+		stop()
+		c.do(".", "250*")
+	})
+}
+
+func TestHandshakeTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config(&office{})
+		c.ImplicitTLS = true
+		ln := servePipes(t, c)
+		client := pipeClient(t, ln, time.Hour)
+		start := time.Now()
+		client.want("EOF")
+		took(t, start, time.Minute)
+	})
+}
+
+func TestImplicitTLS(t *testing.T) {
+	t.Parallel()
+	c := config(&office{})
+	c.ImplicitTLS, c.Service = true, "submissions"
+	_, addr := listen(t, c)
+	cl := dial(t, addr)
+	cl.useTLS()
+	cl.want("220*")
+	cl.do("EHLO c.example", "250-*\n250 AUTH PLAIN LOGIN")
+	cl.do("QUIT", "221*")
+}
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+	o := &office{}
+	c := config(o)
+	c.Gate = smtpd.NewGate()
+	c.Limits = smtpd.Limits{Connections: 3, ConnectionsPerAddress: 2}
+	smtp, submission := servePipes(t, c), servePipes(t, c)
+	from := func(ln *pipes, addr string) *client {
+		near, far := net.Pipe()
+		t.Cleanup(func() { near.Close() })
+		ln.conns <- &countingConn{Conn: far, remote: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))}
+		return newClient(t, buffered(t, near))
+	}
+	a := from(smtp, "[2001:db8:0:1::1]:1")
+	a.want("220*")
+	from(smtp, "[2001:db8:0:1:ffff::1]:1").want("220*")
+	from(submission, "[2001:db8:0:1::3]:1").want("421 4.7.0 too many connections from your address*", "EOF")
+	from(submission, "[2001:db8:0:2::3]:1").want("220*")
+	from(smtp, "192.0.2.1:1").want("421 4.3.2 too many connections here*", "EOF")
+	a.do("QUIT", "221*")
+	a.want("EOF")
+	a.conn.Close()
+	for c.Gate.Count() == 3 {
+		time.Sleep(0) // the session is just leaving
+	}
+	from(smtp, "192.0.2.1:1").want("220*")
+}
+
+// A shortage of descriptors is no reason to stop listening.
+func TestAcceptSurvivesEMFILE(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := &shortage{pipes: newPipes(), left: 20}
+		s := smtpd.New(config(&office{}))
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(t.Context(), ln) }()
+		start := time.Now()
+		pipeClient(t, ln.pipes, time.Hour).want("220*")
+		if d := time.Since(start); d < 10*time.Second || d > 20*time.Second {
+			t.Errorf("20 failures took %v", d)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s.Shutdown(ctx)
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	ln := &shortage{pipes: newPipes(), left: -1}
+	s := smtpd.New(config(&office{}))
+	if err := s.Serve(t.Context(), ln); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a dead listener: %v", err)
+	}
+	s.Shutdown(t.Context())
+}
+
+type shortage struct {
+	*pipes
+	left int
+}
+
+func (s *shortage) Accept() (net.Conn, error) {
+	switch {
+	case s.left < 0:
+		return nil, io.ErrUnexpectedEOF
+	case s.left > 0:
+		s.left--
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return s.pipes.Accept()
+}
+
+func TestReloadAffectsNewSessions(t *testing.T) {
+	t.Parallel()
+	c := config(&office{})
+	s, addr := listen(t, c)
+	old := dial(t, addr)
+	old.want("220*")
+	s.SetLimits(smtpd.Limits{MessageSize: 1234})
+	old.do("EHLO c.example", "250-*SIZE 50000000*")
+	fresh := dial(t, addr)
+	fresh.want("220*")
+	fresh.do("EHLO c.example", "250-*SIZE 1234*STARTTLS*")
+	c.TLS = nil
+	s.Reload(c)
+	fresh = dial(t, addr)
+	fresh.want("220*")
+	fresh.do("EHLO c.example", "250-*SIZE 50000000*RCPTMAX=1000")
+}
+
+func TestShutdownLetsALetterEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded(t, smtpd.Limits{})
+		busy, idle := s.dial(t), s.dial(t)
+		busy.begin()
+		busy.do("DATA", "354*")
+		idle.want("220*")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- s.shutdown(ctx) }()
+		idle.want("421 4.3.2*", "EOF")
+		time.Sleep(5 * time.Second)
+		busy.send("text\r\n.\r\nMAIL FROM:<x@y.example>\r\n")
+		busy.want("250 2.0.0 queued*", "421 4.3.2*", "EOF")
+		if err := <-done; err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if len(s.all()) != 1 {
+			t.Error("the letter is lost")
+		}
+	})
+}
+
+func TestShutdownDropsWhatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded(t, smtpd.Limits{})
+		busy := s.dial(t)
+		busy.begin()
+		busy.do("DATA", "354*")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("shutdown: %v", err)
+		}
+		took(t, start, 10*time.Second)
+		busy.want("EOF")
+		if len(s.all()) != 0 {
+			t.Error("half a letter was accepted")
+		}
+		if err := s.shutdown(t.Context()); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	})
+}
+
+// A server that was never used, or is stopped already, does not hang.
+func TestShutdownWithoutServe(t *testing.T) {
+	s := smtpd.New(config(&office{}))
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Serve(t.Context(), newPipes()); err != nil {
+		t.Error(err)
+	}
+}
