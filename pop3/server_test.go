@@ -125,3 +125,25 @@ func connect(t testing.TB, s *testServer, client string) net.Conn {
 }
 
 var errBroken = errors.New("broken")
+
+// pipeServer is a server with one client, for property tests that make many.
+type pipeServer struct {
+	conn  net.Conn
+	close func()
+}
+
+func newServerFor(t interface{ Errorf(string, ...any) }, box *fakeBox) pipeServer {
+	s, ln := pop3.New(config(box)), newPipeListener()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln, false) }()
+	ours, theirs := net.Pipe()
+	ln.conns <- addrConn{theirs, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+	return pipeServer{ours, func() {
+		ours.Close()
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	}}
+}

@@ -40,7 +40,13 @@ type session struct {
 		count  int
 		octets int64
 	}
-	fetched int
+	fetched []fetch
+}
+
+// fetch is a message sent whole by RETR, and how many octets had been sent when it was.
+type fetch struct {
+	n   int
+	end int64
 }
 
 func newSession(s *Server, conn net.Conn) *session {
@@ -113,10 +119,16 @@ func (s *session) closeDrop() {
 	}
 	drop := s.drop
 	s.drop = nil
+	for _, f := range s.fetched {
+		// What still lay in our buffer when the link dropped was never sent.
+		if f.end <= s.octets.out {
+			drop.Seen(f.n)
+		}
+	}
 	if err := drop.Close(); err != nil {
 		s.log.Warn("cannot close the maildrop", "user", s.mailbox, "err", err)
 	}
-	s.log.Info("logged out", "user", s.mailbox, "fetched", s.fetched)
+	s.log.Info("logged out", "user", s.mailbox, "fetched", len(s.fetched))
 }
 
 // startTLS shakes hands on the connection; after an error it is of no more use.
@@ -280,6 +292,11 @@ func (s *session) quit(_ context.Context, arg string) {
 		if deleted {
 			marked = append(marked, i+1)
 		}
+	}
+	// A client that pipelines RETR, DELE and QUIT and is then cut off has not got its messages:
+	// they are sent first, and nothing is removed if that fails.
+	if s.flush() != nil {
+		return
 	}
 	var err error
 	if len(marked) > 0 {

@@ -89,9 +89,8 @@ func (s *session) retr(_ context.Context, arg string) {
 	if !s.send(n, &d, strconv.FormatInt(s.list[n-1].Size, 10)+" octets") {
 		return
 	}
-	s.fetched++
+	s.fetched = append(s.fetched, fetch{n, s.written()})
 	s.server.count.fetched.Add(1)
-	s.drop.Seen(n)
 	m := s.list[n-1]
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "fetched",
 		slog.String("id", string(m.ID)), slog.String("user", s.mailbox.String()), slog.String("uid", m.UID), slog.Int64("size", d.octets))

@@ -225,6 +225,14 @@ func (w *wire) send() {
 	*w.out = (*w.out)[:0]
 }
 
+// written is how many octets will have been sent when the buffer is.
+func (w *wire) written() int64 {
+	if w.out == nil {
+		return w.octets.out
+	}
+	return w.octets.out + int64(len(*w.out))
+}
+
 // flush sends what is buffered and gives the buffer back.
 func (w *wire) flush() error {
 	if w.out != nil {
