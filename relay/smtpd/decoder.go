@@ -59,7 +59,11 @@ func (d *decoder) decode(dst, src []byte) (nd, ns int, end bool) {
 		}
 		nd, ns = nd+o, ns+i
 	}
-	if i := bytes.IndexByte(dst[:nd], 0); i >= 0 && d.bad == clean {
+	if found {
+		return nd, ns, end
+	}
+	if i := bytes.IndexByte(dst[:nd], 0); i >= 0 {
+		// Before a bare newline that was found in the same piece.
 		d.bad, nd = nulFound, i
 	}
 	return nd, ns, end
