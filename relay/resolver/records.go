@@ -52,27 +52,37 @@ func (r *Resolver) Addrs(ctx context.Context, host relay.Domain) ([]netip.Addr, 
 	if host.IsLiteral() {
 		return []netip.Addr{host.Literal()}, nil
 	}
-	type half struct {
-		rrs []dns.RR
-		err error
-	}
-	four := make(chan half, 1)
+	var four []netip.Addr
+	var err4 error
+	done := make(chan struct{})
 	go func() {
-		rrs, err := r.lookup(ctx, string(host), dns.TypeA)
-		four <- half{rrs, err}
+		defer close(done)
+		four, err4 = r.addresses(ctx, host, dns.TypeA)
 	}()
-	rrs, err6 := r.lookup(ctx, string(host), dns.TypeAAAA)
-	h := <-four
+	addrs, err6 := r.addresses(ctx, host, dns.TypeAAAA)
+	<-done
+	if addrs = append(addrs, four...); len(addrs) > 0 {
+		return unique(addrs, func(a netip.Addr) netip.Addr { return a }), nil
+	}
+	return nil, worse(err4, err6)
+}
+
+// addresses returns at least one address or an error.
+func (r *Resolver) addresses(ctx context.Context, host relay.Domain, qtype uint16) ([]netip.Addr, error) {
+	rrs, err := r.lookup(ctx, string(host), qtype)
+	if err != nil {
+		return nil, err
+	}
 	var addrs []netip.Addr
-	for _, rr := range append(slices.Clone(rrs), h.rrs...) {
+	for _, rr := range rrs {
 		if addr, ok := address(rr); ok {
 			addrs = append(addrs, addr)
 		}
 	}
-	if len(addrs) > 0 {
-		return unique(addrs, func(a netip.Addr) netip.Addr { return a }), nil
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("resolver: %s %s: the records hold no address", dns.TypeToString[qtype], host)
 	}
-	return nil, worse(h.err, err6)
+	return addrs, nil
 }
 
 // TXT implements relay.Resolver: the octets of each record, its strings joined.
@@ -128,7 +138,7 @@ func address(rr dns.RR) (netip.Addr, bool) {
 // worse picks, of the errors of two questions that brought nothing, the one that is not final:
 // if one of them could not be asked, we do not know that there is no address.
 func worse(a, b error) error {
-	if errors.Is(a, relay.ErrNoRecord) && b != nil {
+	if errors.Is(a, relay.ErrNoRecord) {
 		return b
 	}
 	return a

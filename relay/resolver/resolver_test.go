@@ -349,6 +349,35 @@ func TestMisbehavingServers(t *testing.T) {
 	}
 }
 
+// Records without content are in nobody's interest but must not pass for an answer.
+func TestEmptyRecords(t *testing.T) {
+	t.Parallel()
+	server := rawServer(t, func(raw []byte) [][]byte {
+		q := new(dns.Msg)
+		if err := q.Unpack(raw); err != nil {
+			return nil
+		}
+		m := new(dns.Msg).SetReply(q)
+		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET}
+		m.Answer = []dns.RR{&dns.ANY{Hdr: h}} // no RDATA
+		return [][]byte{pack(t, m)}
+	})
+	r, err := resolver.New([]netip.AddrPort{server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	addrs, err := r.Addrs(t.Context(), "office.example")
+	check(t, "A", addrs, nil, err, "temporary")
+	mx, err := r.MX(t.Context(), "office.example")
+	check(t, "MX", mx, nil, err, "temporary")
+	if txt, err := r.TXT(t.Context(), "office.example"); err != nil || len(txt) != 1 || txt[0] != "" {
+		t.Errorf("TXT: %q, %v", txt, err)
+	}
+	ptr, err := r.PTR(t.Context(), netip.MustParseAddr("192.0.2.1"))
+	check(t, "PTR", ptr, nil, err, "final")
+}
+
 func TestNewRefusesNonsense(t *testing.T) {
 	t.Parallel()
 	if _, err := resolver.New([]netip.AddrPort{{}}); err == nil {
