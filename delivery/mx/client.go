@@ -1,0 +1,183 @@
+// Package mx makes one attempt to bring one letter to one domain: whom to ask (hosts.go), the
+// connection (conn.go), the dialogue (session.go, transaction.go, data.go), and what the answers
+// mean (verdict.go). Letters come from delivery, which keeps the results and decides when to try
+// again. Nothing here waits between attempts or remembers a letter.
+package mx
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"relayd/relay"
+)
+
+// Config is what a Client needs. Hostname and Resolver are required.
+type Config struct {
+	Hostname relay.Domain // what we say in EHLO
+	Resolver relay.Resolver
+
+	// SelfName and SelfAddr know the names and addresses under which this server takes mail;
+	// an MX that is one of them is a loop. nil: only Hostname, loopback and 0.0.0.0 are.
+	SelfName func(relay.Domain) bool
+	SelfAddr func(netip.AddrPort) bool
+	// AllowLoopback lets MX records and address literals lead to 127/8 and ::1, for development
+	// and tests. Routes may always lead there.
+	AllowLoopback bool
+
+	// LocalAddr chooses our own address for a connection to remote; the zero Addr, or nil for
+	// the function: the kernel does.
+	LocalAddr func(remote netip.Addr) netip.Addr
+	Port      int // 0: 25
+	// Dial makes the TCP connection; nil: it does. local is zero where the kernel may choose.
+	Dial func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
+
+	TLS      *tls.Config // nil: defaults. Names are set and certificates not verified
+	Routes   []Route     // the first that matches wins
+	Timeouts Timeouts
+	Shuffle  func(n int, swap func(i, j int)) // nil: by chance. Orders hosts of equal preference
+	Log      *slog.Logger
+}
+
+// Client attempts deliveries. It is safe for concurrent use; Close it when the last has ended.
+type Client struct {
+	cfg      Config
+	timeouts Timeouts
+	port     uint16
+	log      *slog.Logger
+	routes   atomic.Pointer[[]Route]
+	idle     *idle
+}
+
+// New makes a Client. It dials nobody.
+func New(cfg Config) *Client {
+	if cfg.Dial == nil {
+		cfg.Dial = dialTCP
+	}
+	if cfg.Shuffle == nil {
+		cfg.Shuffle = rand.Shuffle
+	}
+	if cfg.Port == 0 {
+		cfg.Port = 25
+	}
+	if cfg.TLS == nil {
+		cfg.TLS = &tls.Config{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.TLS = cfg.TLS.Clone()
+	if cfg.TLS.ClientSessionCache == nil {
+		cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(256)
+	}
+	c := &Client{cfg: cfg, timeouts: cfg.Timeouts.withDefaults(), port: uint16(cfg.Port), log: cfg.Log.With("room", "mx")}
+	c.idle = newIdle(c.timeouts.Idle)
+	c.SetRoutes(cfg.Routes)
+	return c
+}
+
+// SetRoutes replaces the routes; attempts under way keep theirs.
+func (c *Client) SetRoutes(routes []Route) { c.routes.Store(&routes) }
+
+// Close says goodbye on the connections that are kept open and waits, for a few seconds at
+// most, until they are closed. Deliver may still be called, and keeps no connection then.
+func (c *Client) Close() error {
+	c.idle.close()
+	return nil
+}
+
+// Deliver makes one attempt to bring env's letter to its recipients, who are all of domain, and
+// returns one Result for each of env.Rcpts, in their order. body is the letter with CRLF line
+// ends; it is read from its start once for each transaction. The attempt ends with ctx, or
+// after Timeouts.Total and the time the body may take.
+func (c *Client) Deliver(ctx context.Context, env relay.Envelope, domain relay.Domain, body io.ReadSeeker) []relay.Result {
+	l, err := newLetter(env, body)
+	if err != nil {
+		l.recordOwn(l.pending(), hostUncertain, diskReply(err))
+		return l.results()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Total+c.timeouts.body(l.size))
+	defer cancel()
+	targets, v, reply := c.targets(ctx, domain)
+	if len(targets) == 0 {
+		l.recordOwn(l.pending(), v, reply)
+		return l.results()
+	}
+	c.tryAll(ctx, l, targets)
+	return l.results()
+}
+
+// tryAll asks one target after the other until no recipient is left that another might take.
+func (c *Client) tryAll(ctx context.Context, l *letter, targets []target) {
+	answered := make(map[string]bool)
+	tried := 0
+	for _, t := range targets {
+		if tried == maxTried || len(l.pending()) == 0 || ctx.Err() != nil {
+			break
+		}
+		if answered[t.name] {
+			continue // the same host by another address would only say the same
+		}
+		err := c.try(ctx, l, t)
+		answered[t.name] = err == nil
+		if !noNetwork(err) {
+			tried++
+		}
+	}
+	if ctx.Err() != nil {
+		l.trouble[""] = true
+		l.recordOwn(l.pending(), hostTrouble, cutShortReply(ctx))
+	}
+}
+
+// try asks one target, on as many connections as it wants (RFC 9422 MAILMAX). nil means that
+// the host has answered for every recipient, well or badly.
+func (c *Client) try(ctx context.Context, l *letter, t target) error {
+	todo := l.pending()
+	for len(todo) > 0 {
+		s, err := c.session(ctx, t)
+		var rest []int
+		if err == nil {
+			rest, err = s.deliver(l, todo)
+			s.end(c.idle)
+			if err != nil && s.reused {
+				continue // it had died while it waited: nobody's failure
+			}
+		}
+		if err != nil {
+			l.recordLoss(ctx, t, s, l.pending(), err)
+			return err
+		}
+		todo = rest
+	}
+	delete(l.trouble, t.name)
+	return nil
+}
+
+// session is one that waits, or a new one.
+func (c *Client) session(ctx context.Context, t target) (*session, error) {
+	if s := c.idle.take(t); s != nil {
+		s.reused = true
+		s.attach(ctx)
+		return s, nil
+	}
+	return c.connect(ctx, t)
+}
+
+func cutShortReply(ctx context.Context) relay.Reply {
+	r := relay.Reply{Code: 451, Status: relay.Status{4, 4, 7}, Text: "the attempt took too long and was cut short"}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		r.Status, r.Text = relay.Status{4, 3, 2}, "the attempt was cut short because this server is stopping"
+	}
+	return r
+}
+
+func diskReply(err error) relay.Reply {
+	return relay.Reply{Code: 451, Status: relay.Status{4, 3, 0}, Text: "the message cannot be read from the queue: " + lossText(err)}
+}

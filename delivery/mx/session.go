@@ -1,0 +1,300 @@
+package mx
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// session is one SMTP connection to one host, greeted and ready for MAIL. It outlives an
+// attempt when it goes to the idle sessions, and belongs to one goroutine at a time.
+type session struct {
+	*conn
+	target target
+	ext    map[string]string // EHLO keywords, upper case, with their parameters; nil after HELO
+	tls    string            // protocol and cipher, empty without TLS
+
+	mails  int         // transactions begun
+	reused bool        // no command has been answered since it came from the idle sessions
+	open   bool        // a MAIL stands that neither data nor RSET has ended
+	broken bool        // nothing more may be said
+	detach func() bool // ends the hold of the attempt's context on the connection
+}
+
+// attach lets ctx close the connection: no phase outlives the attempt.
+func (s *session) attach(ctx context.Context) {
+	s.detach = context.AfterFunc(ctx, s.conn.abort)
+}
+
+// connect makes a session with t. When TLS was offered and its handshake failed, the same host
+// gets one more connection without TLS: until a policy asks for more, TLS is opportunistic (RFC
+// 7435), and mail that arrives in the clear beats mail that does not arrive.
+func (c *Client) connect(ctx context.Context, t target) (*session, error) {
+	s, err := c.connectOnce(ctx, t, true)
+	if loss, ok := errors.AsType[*lossError](err); ok && loss.phase == phaseTLS && ctx.Err() == nil {
+		c.log.Debug("no TLS with this host, going on without", "mx", t.String(), "err", loss.err)
+		return c.connectOnce(ctx, t, false)
+	}
+	return s, err
+}
+
+func (c *Client) connectOnce(ctx context.Context, t target, useTLS bool) (*session, error) {
+	cn, err := c.dial(ctx, t.addr)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{conn: cn, target: t}
+	s.attach(ctx)
+	if err := s.greet(ctx, c, useTLS); err != nil {
+		s.detach()
+		s.abort()
+		return nil, err
+	}
+	return s, nil
+}
+
+// greet takes the session from the connection to where MAIL may be said.
+func (s *session) greet(ctx context.Context, c *Client, useTLS bool) error {
+	a, err := s.read(phaseGreeting)
+	if err != nil {
+		return err
+	}
+	if a.code != 220 {
+		return refused(phaseGreeting, a.reply())
+	}
+	if err := s.hello(c.cfg.Hostname); err != nil {
+		return err
+	}
+	if _, offered := s.ext["STARTTLS"]; !offered || !useTLS {
+		return nil
+	}
+	if a, err = s.exchange(phaseSTARTTLS, "STARTTLS"); err != nil || a.code != 220 {
+		return err // refused, with a 454 for instance: go on without
+	}
+	if s.tls, err = s.startTLS(ctx, c.tlsConfig(s.target)); err != nil {
+		return err
+	}
+	// What was said in the clear counts for nothing (RFC 3207 §4.2).
+	s.ext = nil
+	return s.hello(c.cfg.Hostname)
+}
+
+// hello says EHLO, and HELO to a host that does not know EHLO (RFC 5321 §3.2).
+func (s *session) hello(name relay.Domain) error {
+	a, err := s.exchange(phaseEHLO, "EHLO "+string(name))
+	if err != nil {
+		return err
+	}
+	if a.code/100 == 2 {
+		s.ext = extensions(a.lines)
+		return nil
+	}
+	if a.code/100 != 5 || s.tls != "" {
+		return refused(phaseEHLO, a.reply())
+	}
+	if a, err = s.exchange(phaseHELO, "HELO "+string(name)); err != nil {
+		return err
+	}
+	if a.code/100 != 2 {
+		return refused(phaseHELO, a.reply())
+	}
+	return nil
+}
+
+// extensions reads the lines of an EHLO reply behind the first.
+func extensions(lines []string) map[string]string {
+	ext := make(map[string]string, len(lines))
+	for _, line := range lines[min(1, len(lines)):] {
+		keyword, params, _ := strings.Cut(strings.TrimSpace(line), " ")
+		ext[strings.ToUpper(keyword)] = strings.TrimSpace(params)
+	}
+	return ext
+}
+
+func (s *session) offers(keyword string) bool {
+	_, ok := s.ext[keyword]
+	return ok
+}
+
+// limit is a limit of the remote's LIMITS extension (RFC 9422), such as RCPTMAX; else otherwise.
+func (s *session) limit(name string, otherwise int) int {
+	for word := range strings.FieldsSeq(s.ext["LIMITS"]) {
+		key, value, _ := strings.Cut(word, "=")
+		n, err := strconv.Atoi(value)
+		if strings.EqualFold(key, name) && err == nil && n > 0 {
+			return min(n, otherwise)
+		}
+	}
+	return otherwise
+}
+
+// lacks says why this host cannot take the letter at all; the zero Reply: it can. Another host
+// of the domain may.
+func (s *session) lacks(l *letter) relay.Reply {
+	size, err := strconv.ParseInt(s.ext["SIZE"], 10, 64)
+	switch {
+	case err == nil && size > 0 && l.size > size:
+		return relay.Reply{Code: 552, Status: relay.Status{5, 3, 4}, Text: fmt.Sprintf(
+			"the message has %d octets, %s takes at most %d", l.size, s.target, size)}
+	case l.env.Body8Bit && !s.offers("8BITMIME"):
+		return relay.Reply{Code: 554, Status: relay.Status{5, 6, 3}, Text: fmt.Sprintf(
+			"the message has 8-bit text, which %s cannot take (it does not offer 8BITMIME)", s.target)}
+	case l.needsUTF8() && !s.offers("SMTPUTF8"):
+		return s.lacksUTF8()
+	}
+	return relay.Reply{}
+}
+
+func (s *session) lacksUTF8() relay.Reply {
+	return relay.Reply{Code: 553, Status: relay.Status{5, 6, 7}, Text: fmt.Sprintf(
+		"the message needs international addresses, which %s cannot take (it does not offer SMTPUTF8)", s.target)}
+}
+
+// deliver offers the letter to this host for the recipients of todo, in as many transactions as
+// it takes, and records what each came to. It returns those that were not offered because the
+// connection is used up; a non-nil error means that the host has failed and the session is
+// closed, and what was not answered is the caller's to record.
+func (s *session) deliver(l *letter, todo []int) ([]int, error) {
+	if r := s.lacks(l); r.Code != 0 {
+		l.recordOwn(todo, hostLacks, r)
+		return nil, nil
+	}
+	if !s.offers("SMTPUTF8") {
+		todo = s.dropUTF8(l, todo)
+	}
+	for len(todo) > 0 && !s.spent() {
+		n := min(len(todo), s.limit("RCPTMAX", maxRcpts))
+		again, err := s.transaction(l, todo[:n])
+		if err != nil {
+			s.broken = true
+			return nil, err
+		}
+		todo = append(again, todo[n:]...)
+	}
+	return todo, nil
+}
+
+// dropUTF8 settles the recipients that a host without SMTPUTF8 cannot be told of.
+func (s *session) dropUTF8(l *letter, todo []int) []int {
+	keep := make([]int, 0, len(todo))
+	for _, i := range todo {
+		if l.env.Rcpts[i].Addr.IsASCII() {
+			keep = append(keep, i)
+		} else {
+			l.recordOwn([]int{i}, hostLacks, s.lacksUTF8())
+		}
+	}
+	return keep
+}
+
+// spent says that the session must not begin another transaction.
+func (s *session) spent() bool {
+	return s.broken || s.mails >= s.limit("MAILMAX", maxMails)
+}
+
+// mailCommand is MAIL FROM with the parameters the host understands.
+func (s *session) mailCommand(l *letter, batch []int) string {
+	var b strings.Builder
+	b.WriteString("MAIL FROM:" + l.env.From.Path())
+	if s.offers("SIZE") {
+		b.WriteString(" SIZE=" + strconv.FormatInt(l.size, 10))
+	}
+	if s.offers("8BITMIME") && l.env.Body8Bit {
+		b.WriteString(" BODY=8BITMIME")
+	}
+	if s.offers("SMTPUTF8") && (l.needsUTF8() || !l.allASCII(batch)) {
+		b.WriteString(" SMTPUTF8")
+	}
+	return b.String()
+}
+
+// sendBody sends the letter and its final dot, and waits for the verdict on it.
+func (s *session) sendBody(l *letter) (relay.Reply, error) {
+	if _, err := l.body.Seek(0, io.SeekStart); err != nil {
+		return relay.Reply{}, &bodyError{err}
+	}
+	out := &bodyWriter{c: s.conn, end: time.Now().Add(s.timeouts.body(l.size))}
+	d := newDataWriter(out)
+	source := &bodyReader{r: l.body}
+	if _, err := io.Copy(d, source); err != nil {
+		if source.err != nil {
+			return relay.Reply{}, &bodyError{source.err}
+		}
+		return s.lastWords(err)
+	}
+	if err := d.Close(); err != nil {
+		return relay.Reply{}, lost(phaseEnd, err)
+	}
+	a, err := s.read(phaseEnd)
+	if err != nil {
+		return relay.Reply{}, err
+	}
+	if a.code == 421 {
+		return relay.Reply{}, refused(phaseEnd, a.reply())
+	}
+	return a.reply(), nil
+}
+
+// lastWords looks whether a host that stopped taking the letter has said why. It is over with
+// this connection either way, and the letter has not arrived: its final dot was never sent.
+func (s *session) lastWords(cause error) (relay.Reply, error) {
+	s.broken = true
+	if err := s.SetReadDeadline(time.Now().Add(s.timeouts.QUIT)); err != nil {
+		return relay.Reply{}, lost(phaseBody, cause)
+	}
+	a, err := readAnswer(s.br)
+	if err != nil || a.code/100 < 4 {
+		return relay.Reply{}, lost(phaseBody, cause)
+	}
+	if a.code == 421 {
+		return relay.Reply{}, refused(phaseBody, a.reply())
+	}
+	return a.reply(), nil
+}
+
+// bodyError is a letter that cannot be read from our own disk. It says nothing about the host.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "mx: read the message: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
+
+// bodyReader remembers its error, to tell a failing disk from a failing connection.
+type bodyReader struct {
+	r   io.Reader
+	err error
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// quit says goodbye and closes. Nothing depends on the answer.
+func (s *session) quit() {
+	defer s.Close()
+	if s.broken {
+		return
+	}
+	s.SetDeadline(time.Now().Add(s.timeouts.QUIT))
+	if _, err := s.Write([]byte("QUIT\r\n")); err == nil {
+		readAnswer(s.br)
+	}
+}
+
+// tlsConfig is for a host whose certificate is looked at but does not stop the mail.
+func (c *Client) tlsConfig(t target) *tls.Config {
+	cfg := c.cfg.TLS.Clone()
+	cfg.ServerName = t.name
+	cfg.InsecureSkipVerify = true
+	return cfg
+}
