@@ -38,6 +38,7 @@ type Drop struct {
 type letter struct {
 	name
 	sub  string // "new" or "cur"; empty once removed
+	time int64  // of delivery, in unix seconds
 	seen bool   // fetched in this session
 }
 
@@ -118,41 +119,49 @@ func (d *Drop) release() {
 
 // list takes the snapshot, ordered by time of delivery.
 func (d *Drop) list(ctx context.Context) error {
-	places, err := d.places()
+	found, err := d.scan()
 	if err != nil {
 		return err
 	}
-	type keyed struct {
-		letter
-		seconds int64
-	}
-	sorted := make([]keyed, 0, len(places))
-	for _, l := range places {
-		sorted = append(sorted, keyed{l, l.seconds()})
-	}
-	slices.SortFunc(sorted, func(a, b keyed) int {
-		return cmp.Or(cmp.Compare(a.seconds, b.seconds), strings.Compare(a.base, b.base))
-	})
-	uids := make(map[string]int, len(sorted))
-	for _, k := range sorted {
-		uids[k.uid()]++
-	}
-	d.letters = make([]letter, 0, len(sorted))
-	d.messages = make([]relay.Message, 0, len(sorted))
-	for _, k := range sorted {
-		uid := k.uid()
-		if uids[uid] > 1 {
-			uid = digest(k.base)
+	// Of a letter seen in both places the one in cur/ comes last: it stays.
+	slices.SortFunc(found, func(a, b letter) int {
+		if c := cmp.Compare(a.time, b.time); c != 0 {
+			return c
 		}
-		if err := d.add(ctx, k.letter, uid); err != nil {
+		return cmp.Or(strings.Compare(a.base, b.base), strings.Compare(b.sub, a.sub))
+	})
+	d.letters = make([]letter, 0, len(found))
+	d.messages = make([]relay.Message, 0, len(found))
+	for i, l := range found {
+		if i+1 < len(found) && found[i+1].base == l.base {
+			continue
+		}
+		if err := d.add(ctx, l); err != nil {
 			return err
 		}
 	}
+	d.separate()
 	return nil
 }
 
+// separate gives letters whose names share the part that should be unique (broken programs make
+// such names) unique-ids of their own.
+func (d *Drop) separate() {
+	first := make(map[string]int, len(d.messages))
+	for i := range d.messages {
+		uid := d.messages[i].UID
+		k, taken := first[uid]
+		if !taken {
+			first[uid] = i
+			continue
+		}
+		d.messages[k].UID = digest(d.letters[k].base)
+		d.messages[i].UID = digest(d.letters[i].base)
+	}
+}
+
 // add appends one letter to the snapshot, measuring it if its name does not say its size.
-func (d *Drop) add(ctx context.Context, l letter, uid string) error {
+func (d *Drop) add(ctx context.Context, l letter) error {
 	octets, ok := l.field("W")
 	if _, both := l.field("S"); !ok || !both {
 		if err := ctx.Err(); err != nil {
@@ -168,14 +177,13 @@ func (d *Drop) add(ctx context.Context, l letter, uid string) error {
 		}
 	}
 	d.letters = append(d.letters, l)
-	d.messages = append(d.messages, relay.Message{ID: l.id(), UID: uid, Size: octets})
+	d.messages = append(d.messages, relay.Message{ID: l.id(), UID: l.uid(), Size: octets})
 	return nil
 }
 
-// places reads the names in new/ and cur/, by base name. new/ comes first: a letter that another
-// program moves to cur/ meanwhile is then seen twice rather than not at all.
-func (d *Drop) places() (map[string]letter, error) {
-	places := map[string]letter{}
+// scan reads the names in new/ and cur/. new/ comes first: a letter that another program moves to
+// cur/ meanwhile is then seen twice rather than not at all.
+func (d *Drop) scan() (found []letter, err error) {
 	for _, sub := range []string{"new", "cur"} {
 		dir, err := os.Open(filepath.Join(d.box.dir, sub))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -189,15 +197,16 @@ func (d *Drop) places() (map[string]letter, error) {
 		if err != nil {
 			return nil, err
 		}
+		found = slices.Grow(found, len(entries))
 		for _, e := range entries {
 			// A leading dot is a file that some program is still working on.
 			if e.Type().IsRegular() && e.Name()[0] != '.' {
 				n := parseName(e.Name())
-				places[n.base] = letter{name: n, sub: sub}
+				found = append(found, letter{name: n, sub: sub, time: n.seconds()})
 			}
 		}
 	}
-	return places, nil
+	return found, nil
 }
 
 func (d *Drop) path(l letter) string {
@@ -310,14 +319,18 @@ func (d *Drop) onFile(l *letter, f func(path string) error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	places, err := d.places()
+	found, err := d.scan()
 	if err != nil {
 		return err
 	}
+	places := make(map[string]letter, len(found))
+	for _, now := range found {
+		places[now.base] = now
+	}
 	for i := range d.letters {
 		old := &d.letters[i]
-		if found, ok := places[old.base]; ok && old.sub != "" {
-			old.sub, old.info = found.sub, found.info
+		if now, ok := places[old.base]; ok && old.sub != "" {
+			old.sub, old.info = now.sub, now.info
 		}
 	}
 	if _, ok := places[l.base]; !ok {

@@ -368,3 +368,38 @@ func TestWriteConverts(t *testing.T) {
 		}
 	})
 }
+
+// A mailbox on another file system than the root gets its own copy, flushed on its own.
+func TestOtherFileSystem(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	far, err := os.MkdirTemp("/dev/shm", "relayd-test-")
+	if err != nil {
+		t.Skip("no other file system: ", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(far) })
+	s := open(t, root)
+	os.Mkdir(filepath.Join(root, "office.example"), 0o700)
+	if err := os.Symlink(far, filepath.Join(root, "office.example", "bob")); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, s, "one\r\n", ann, bob)
+	deliver(t, s, "two\r\n", bob, ann)
+	deliver(t, s, "three\r\n", bob)
+	for _, path := range files(t, root, "tmp") {
+		t.Errorf("left %s", path)
+	}
+	for mailbox, want := range map[relay.Address]int{ann: 2, bob: 3} {
+		d := drop(t, s, mailbox)
+		if got := len(d.Messages()); got != want {
+			t.Errorf("%s has %d letters, want %d", mailbox, got, want)
+		}
+		if got := read(t, d, 1); len(got) < 4 {
+			t.Errorf("%s: %q", mailbox, got)
+		}
+		d.Seen(1)
+		if err := d.Remove(2); err != nil {
+			t.Error(err)
+		}
+	}
+}
