@@ -1,0 +1,190 @@
+package queue
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"relayd/relay"
+)
+
+// A body file is the letter as it was written to Staged, from octet 0, and after it a trailer
+// that tells whose letter this is: the envelope as one line of JSON, and a last line of fixed
+// length with the checksums of both and the length of the JSON. The trailer is what Rebuild
+// reads when the database is lost; everybody else reads the first Envelope.Size octets.
+const (
+	trailerFormat = "\r\nrelayd1 %08x %08x %08x\r\n"
+	trailerLen    = 2 + 8 + 9 + 9 + 8 + 2
+)
+
+// errBody is what opening says of a body that is missing or not as it was written.
+var errBody = errors.New("the body is damaged")
+
+func createBody(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// bodyWriter writes a body file.
+type bodyWriter struct {
+	file *os.File
+	buf  *bufio.Writer
+	sum  hash.Hash32
+	size int64
+}
+
+func newBodyWriter(f *os.File) *bodyWriter {
+	return &bodyWriter{file: f, buf: bufio.NewWriterSize(f, 16<<10), sum: crc32.New(castagnoli)}
+}
+
+func (w *bodyWriter) Write(p []byte) (int, error) {
+	n, err := w.buf.Write(p)
+	w.sum.Write(p[:n])
+	w.size += int64(n)
+	return n, err
+}
+
+// finish writes the trailer. env.Size is that of the body.
+func (w *bodyWriter) finish(env relay.Envelope) error {
+	text, err := json.Marshal(env)
+	if err != nil {
+		return err
+	}
+	w.buf.Write(text)
+	fmt.Fprintf(w.buf, trailerFormat, w.sum.Sum32(), crc32.Checksum(text, castagnoli), len(text))
+	return w.buf.Flush()
+}
+
+// body is the readable part of a body file.
+type body struct {
+	*io.SectionReader
+	file *os.File
+}
+
+func (b *body) Close() error { return b.file.Close() }
+
+// openBody opens the body and reads it once to see that it is what was accepted: half a letter
+// or a changed one must never be sent. The second reading comes from the page cache.
+func openBody(name string, size int64, sum uint32) (*body, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errBody, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := &body{io.NewSectionReader(f, 0, size), f}
+	h := crc32.New(castagnoli)
+	n, err := io.Copy(h, b)
+	switch {
+	case err != nil: // this may pass: do not condemn the letter for it
+	case n != size:
+		err = fmt.Errorf("%w: %d octets of %d", errBody, n, size)
+	case h.Sum32() != sum:
+		err = fmt.Errorf("%w: wrong checksum", errBody)
+	default:
+		_, err = b.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// readTrailer reads the envelope back from a body file, with the checksum of the body, after
+// checking both checksums. Size is that of the body.
+func readTrailer(name string) (relay.Envelope, uint32, error) {
+	var env relay.Envelope
+	f, err := os.Open(name)
+	if err != nil {
+		return env, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return env, 0, err
+	}
+	if info.Size() < trailerLen {
+		return env, 0, fmt.Errorf("%w: no trailer", errBody)
+	}
+	last := make([]byte, trailerLen)
+	if _, err := f.ReadAt(last, info.Size()-trailerLen); err != nil {
+		return env, 0, err
+	}
+	var bodySum, textSum uint32
+	var textLen int64
+	line, ok := strings.CutPrefix(string(last), "\r\nrelayd1 ")
+	if _, err := fmt.Sscanf(line, "%08x %08x %08x", &bodySum, &textSum, &textLen); err != nil || !ok ||
+		textLen > info.Size()-trailerLen {
+		return env, 0, fmt.Errorf("%w: no trailer", errBody)
+	}
+	text := make([]byte, textLen)
+	size := info.Size() - trailerLen - textLen
+	if _, err := f.ReadAt(text, size); err != nil {
+		return env, 0, err
+	}
+	if crc32.Checksum(text, castagnoli) != textSum || json.Unmarshal(text, &env) != nil || env.Size != size {
+		return env, 0, fmt.Errorf("%w: the trailer is damaged", errBody)
+	}
+	b, err := openBody(name, size, bodySum)
+	if err != nil {
+		return env, 0, err
+	}
+	return env, bodySum, b.Close()
+}
+
+// layout is where things lie below the queue's directory.
+type layout struct{ dir string }
+
+func (l layout) db() string              { return filepath.Join(l.dir, "relayd.db") }
+func (l layout) newDB() string           { return filepath.Join(l.dir, "relayd.db.new") }
+func (l layout) lock() string            { return filepath.Join(l.dir, "lock") }
+func (l layout) bodies() string          { return filepath.Join(l.dir, "bodies") }
+func (l layout) body(id relay.ID) string { return filepath.Join(l.dir, "bodies", string(id)) }
+func (l layout) corrupt() string         { return filepath.Join(l.dir, "corrupt") }
+
+// names lists the body files.
+func (l layout) names() ([]string, error) {
+	d, err := os.Open(l.bodies())
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// keepCorrupt gives a body file a second name in corrupt/, which nothing touches again; the
+// first then goes the way of every body that no item needs.
+func (l layout) keepCorrupt(id relay.ID) error {
+	if err := os.MkdirAll(l.corrupt(), 0o700); err != nil {
+		return err
+	}
+	err := os.Link(l.body(id), filepath.Join(l.corrupt(), string(id)))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// isKept says whether corrupt/ has the body, so that its first name may go.
+func (l layout) isKept(id relay.ID) bool {
+	_, err := os.Lstat(filepath.Join(l.corrupt(), string(id)))
+	return err == nil
+}
+
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,45 @@
+// Package queue keeps foreign mail we have promised to deliver and have not yet. Mail arrives
+// from relay/intake through Stage and leaves through delivery, which calls Take and Settle; the
+// operator sees it through List and steers it with Retry, Hold, Release and Drop. Schedule is the
+// time policy, one pure function.
+//
+// A letter is one file in bodies/, named by its ID, and one record for each domain it must go to
+// in relayd.db (bbolt). The record is the promise; the body file alone is nothing.
+//
+// # Crash reasoning
+//
+// Commit writes and flushes the body, then commits the records in one bbolt transaction, then
+// returns, then comes the 250. Wherever a kill -9 or a power cut falls:
+//
+//   - before the transaction: a body without a record. Nobody was promised it; the next Open
+//     removes it. It removes only files that were there before it and have no record then.
+//   - after the transaction: the record is durable, and its body was durable before it. The
+//     sender may not have heard the 250 and send again: a duplicate, never a loss.
+//   - in Take: Attempts and Next are durable before anybody dials. After a crash the item waits
+//     out its pause; the attempt may have delivered: a duplicate.
+//   - in Settle or Drop: the transaction that removes the last record comes before the unlink of
+//     the body. Between them the body is an orphan again, and the next Open removes it.
+//
+// Everybody who writes (commits, Take, Settle, the operator) shares transactions through one
+// durable.Group: two syncs of the database carry all who came while the last two ran. Bodies
+// share their flush through the durable.Flusher. bbolt runs with all its syncs. Its free list is
+// not stored but found again by Open, which reads all pages anyway to look for damage.
+//
+// # Damage
+//
+// Every record has a checksum and the size and checksum of its body. Open checks all records and
+// that each has a body; Body checks the body before a single octet of it is sent, because reading
+// 20,000 bodies at every start would cost more than it finds. What fails is set aside, the record
+// to a bucket and the body to the folder corrupt/, with an error in the log, and the rest keeps
+// flowing. A database whose pages do not hold together is refused by Open with a sentence and not
+// touched. Moved away, or lost, it is rebuilt: every body file ends in a trailer with its
+// envelope and checksums. What had been delivered to some recipients then goes to them again.
+// Open makes an empty database only where there are no bodies.
+//
+// # Clocks
+//
+// Waiting is measured by the monotonic clock. The wall clock counts when a record is written, and
+// when Open reads it: nothing then waits longer than Schedule.Longest. A clock set back therefore
+// freezes nothing and one set forward makes nothing due. Age alone never gives a letter up: see
+// Schedule.Next.
+package queue

@@ -1,0 +1,164 @@
+package queue
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// Filter chooses items. Every field that is set must match; the zero Filter matches every item,
+// also for Drop, so whoever asks an operator makes sure first. A list that is empty but not nil
+// names nothing.
+//
+// To, From and Domain are compared without regard to case. With a * (any characters) or a ? (any
+// one character) they must match the whole address or domain; without, To and From match when
+// they occur in the address, and Domain when it is the domain. To matches any pending recipient,
+// by its address or as RCPT TO said it. From "<>" is the null sender of reports.
+type Filter struct {
+	IDs       []relay.ID
+	Keys      []Key // items named one by one; with IDs, either list may name the item
+	To        string
+	From      string
+	Domain    string
+	OlderThan time.Duration // accepted at least so long ago
+	Held      *bool
+}
+
+// matcher is a Filter made ready.
+type matcher struct {
+	Filter
+	named  []string // IDs of IDs and Keys, sorted
+	keys   map[Key]bool
+	ids    map[relay.ID]bool
+	before relay.ID // OlderThan as an ID: only smaller ones match
+}
+
+func (f Filter) compile(now time.Time) *matcher {
+	m := &matcher{Filter: f, keys: map[Key]bool{}, ids: map[relay.ID]bool{}}
+	m.To, m.From, m.Domain = strings.ToLower(f.To), strings.ToLower(f.From), strings.ToLower(f.Domain)
+	if d, err := relay.ParseDomain(f.Domain); err == nil {
+		m.Domain = strings.ToLower(string(d))
+	}
+	for _, id := range f.IDs {
+		m.ids[id] = true
+		m.named = append(m.named, string(id))
+	}
+	for _, k := range f.Keys {
+		m.keys[k] = true
+		m.named = append(m.named, string(k.ID))
+	}
+	slices.Sort(m.named)
+	m.named = slices.Compact(m.named)
+	return m.olderThan(now)
+}
+
+func (m *matcher) olderThan(now time.Time) *matcher {
+	if m.OlderThan > 0 {
+		// The first ten characters of an ID are its time; one millisecond later is the first that
+		// is too young.
+		m.before = relay.NewID(now.Add(-m.OlderThan + time.Millisecond))[:10]
+	}
+	return m
+}
+
+// start is the first key that may match; nil when none can.
+func (m *matcher) start() []byte {
+	if len(m.named) > 0 {
+		return []byte(m.named[0])
+	}
+	if m.IDs != nil || m.Keys != nil {
+		return nil
+	}
+	return []byte{}
+}
+
+// skipTo is the first key at or after next that may match; nil when none can.
+func (m *matcher) skipTo(next []byte) []byte {
+	if next == nil || m.before != "" && string(next) >= string(m.before) {
+		return nil
+	}
+	if len(m.named) == 0 {
+		return next
+	}
+	id, _, _ := strings.Cut(string(next), "/")
+	at, _ := slices.BinarySearch(m.named, id)
+	if at == len(m.named) {
+		return nil
+	}
+	return []byte(max(m.named[at], string(next)))
+}
+
+// key says whether the item of a raw key may match.
+func (m *matcher) key(raw []byte) bool {
+	id, domain, _ := strings.Cut(string(raw), "/")
+	switch {
+	case len(m.named) > 0 && !m.ids[relay.ID(id)] && !m.keys[Key{relay.ID(id), relay.Domain(domain)}]:
+		return false
+	case m.before != "" && id >= string(m.before):
+		return false
+	}
+	return m.Domain == "" || match(m.Domain, domain, false)
+}
+
+// item decodes a record and says whether it matches.
+func (m *matcher) item(rec record) (Item, bool, error) {
+	broken := Item{Envelope: relay.Envelope{ID: rec.key.ID}, Domain: rec.key.Domain}
+	if rec.err != nil {
+		return broken, false, fmt.Errorf("queue: list: %w: %v", errRecord, rec.err)
+	}
+	it, _, err := decode(rec.key, rec.value)
+	if err != nil {
+		return broken, false, fmt.Errorf("queue: list %s: %w", rec.key, err)
+	}
+	return it, m.matches(&it), nil
+}
+
+func (m *matcher) matches(it *Item) bool {
+	if m.Held != nil && *m.Held != it.Held {
+		return false
+	}
+	if m.From != "" && !match(m.From, cmp.Or(it.From.String(), "<>"), true) {
+		return false
+	}
+	return m.To == "" || slices.ContainsFunc(it.Rcpts, func(rc relay.Recipient) bool {
+		return match(m.To, rc.Addr.String(), true) || rc.Orig != "" && match(m.To, rc.Orig, true)
+	})
+}
+
+// match compares a lower-case pattern with s.
+func match(pattern, s string, within bool) bool {
+	s = strings.ToLower(s)
+	switch {
+	case strings.ContainsAny(pattern, "*?"):
+		return glob(pattern, s)
+	case within:
+		return strings.Contains(s, pattern)
+	}
+	return s == pattern
+}
+
+// glob matches * and ? and nothing else: brackets are ordinary in address literals. It goes back
+// to the latest * alone, so that its work is bounded by the product of the lengths.
+func glob(pattern, s string) bool {
+	p, i, star, from := 0, 0, -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+			p++
+			i++
+		case star >= 0:
+			from++
+			p, i = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}

@@ -1,0 +1,68 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"go.etcd.io/bbolt"
+)
+
+// maxGroup is the number of operations that share a transaction at most.
+const maxGroup = 512
+
+// op is one change of the queue. apply writes it into the transaction it shares with others, and
+// sees what those before it wrote; an error of apply fails them all, so what is wrong with one
+// item alone it keeps for its owner. publish changes the index once the transaction is durable.
+type op struct {
+	apply   func(*tx) error
+	publish func(*index)
+}
+
+// tx is the transaction of a group.
+type tx struct {
+	items, corrupt *bbolt.Bucket
+	dirty          bool
+}
+
+// get is the record of k, valid until the transaction ends; nil when there is none.
+func (t *tx) get(k Key) []byte { return t.items.Get([]byte(k.String())) }
+
+func (t *tx) put(k Key, record []byte) error {
+	t.dirty = true
+	return t.items.Put([]byte(k.String()), record)
+}
+
+// patch writes the record old of k again with the state of h.
+func (t *tx) patch(k Key, old []byte, h header) error {
+	b := bytes.Clone(old)
+	b[1] = 0
+	if h.held {
+		b[1] |= flagHeld
+	}
+	if h.warned {
+		b[1] |= flagWarned
+	}
+	binary.BigEndian.PutUint32(b[6:], h.attempts)
+	binary.BigEndian.PutUint64(b[10:], uint64(h.next))
+	binary.BigEndian.PutUint32(b[2:], recordSum(k.String(), b))
+	return t.put(k, b)
+}
+
+func (t *tx) delete(k Key) error {
+	t.dirty = true
+	return t.items.Delete([]byte(k.String()))
+}
+
+// setAside moves the record of a raw key to the corrupt ones.
+func (t *tx) setAside(key []byte, reason error) error {
+	v := t.items.Get(key)
+	if v == nil {
+		return nil
+	}
+	t.dirty = true
+	kept := append([]byte(reason.Error()+"\n"), v...)
+	if err := t.corrupt.Put(key, kept); err != nil {
+		return err
+	}
+	return t.items.Delete(key)
+}

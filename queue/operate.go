@@ -1,0 +1,144 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"relayd/relay"
+)
+
+// chunk is how many items one operator's verb changes in one transaction: 20,000 at once would
+// keep sessions that wait for their 250 waiting for it too.
+const chunk = 500
+
+// verb changes the state of one item; false leaves it alone.
+type verb func(h *header) bool
+
+// Retry makes items due now. Held ones stay held and are not counted.
+func (q *Queue) Retry(ctx context.Context, f Filter) (int, error) {
+	return q.change(ctx, "retry", f, func(h *header) bool {
+		h.next = time.Now().UnixNano()
+		return !h.held
+	})
+}
+
+// Hold keeps items from being taken until they are released. An attempt under way goes on.
+func (q *Queue) Hold(ctx context.Context, f Filter) (int, error) {
+	return q.change(ctx, "hold", f, func(h *header) bool {
+		was := h.held
+		h.held = true
+		return !was
+	})
+}
+
+// Release ends a Hold; the items are due at once.
+func (q *Queue) Release(ctx context.Context, f Filter) (int, error) {
+	return q.change(ctx, "release", f, func(h *header) bool {
+		was := h.held
+		h.held, h.next = false, time.Now().UnixNano()
+		return was
+	})
+}
+
+// Drop removes items without telling anybody.
+func (q *Queue) Drop(ctx context.Context, f Filter) (int, error) {
+	return q.change(ctx, "drop", f, nil)
+}
+
+// change does a verb, or removes where there is none, to all items f matches, in transactions of
+// at most chunk items. It returns how many it changed, also with an error.
+func (q *Queue) change(ctx context.Context, name string, f Filter, do verb) (int, error) {
+	keys, err := q.matching(ctx, f)
+	if err != nil {
+		return 0, fmt.Errorf("queue: %s: %w", name, err)
+	}
+	total := 0
+	for len(keys) > 0 {
+		n := min(chunk, len(keys))
+		c := &change{q: q, keys: keys[:n], verb: do}
+		if err := q.do(ctx, &op{c.apply, c.publish}); err != nil {
+			return total, fmt.Errorf("queue: %s: %w", name, err)
+		}
+		total += len(c.done)
+		q.removeBodies(c.bodies...)
+		keys = keys[n:]
+	}
+	if total > 0 && do != nil {
+		q.ring()
+	}
+	return total, nil
+}
+
+func (q *Queue) matching(ctx context.Context, f Filter) ([]Key, error) {
+	var keys []Key
+	for it, err := range q.List(ctx, f) {
+		switch {
+		case err == nil:
+			keys = append(keys, it.Key())
+		case !errors.Is(err, errRecord):
+			return nil, err
+		}
+	}
+	return keys, nil
+}
+
+// change is one chunk inside a transaction.
+type change struct {
+	q      *Queue
+	keys   []Key
+	verb   verb
+	done   []Key
+	heads  []header
+	bodies []relay.ID // no longer needed
+}
+
+func (c *change) apply(tx *tx) error {
+	for _, k := range c.keys {
+		old := tx.get(k)
+		if old == nil {
+			continue
+		}
+		h, err := decodeHeader(k.String(), old)
+		if err != nil {
+			continue
+		}
+		if c.verb == nil {
+			err = tx.delete(k)
+		} else if !c.verb(&h) {
+			continue
+		} else {
+			err = tx.patch(k, old, h)
+		}
+		if err != nil {
+			return err
+		}
+		c.done, c.heads = append(c.done, k), append(c.heads, h)
+	}
+	return nil
+}
+
+func (c *change) publish(x *index) {
+	now, longest := time.Now(), c.q.schedule.Longest()
+	for i, k := range c.done {
+		e := x.get(k)
+		switch {
+		case e == nil:
+		case c.verb == nil:
+			if x.remove(k) {
+				c.bodies = append(c.bodies, k.ID)
+			}
+		default:
+			h := c.heads[i]
+			x.mark(e, h.held, e.taken)
+			if next := wait(time.Unix(0, h.next), now, longest); next == 0 {
+				e.next = c.q.clock.at(now)
+			}
+			if !e.taken {
+				e.due = e.next
+			}
+			x.place(e)
+		}
+	}
+}

@@ -1,0 +1,319 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"relayd/relay"
+	"relayd/relay/durable"
+)
+
+// Options are what Open needs beside the directory.
+type Options struct {
+	Schedule Schedule         // zero: DefaultSchedule
+	Flush    *durable.Flusher // of the file system the directory is on; nil: one of our own
+	Log      *slog.Logger     // nil: nothing is logged
+}
+
+// Queue keeps the letters. It implements relay.Stager. All methods may be called at once.
+type Queue struct {
+	store
+	log   *slog.Logger
+	flush *durable.Flusher
+	group *durable.Group[*op]
+	clock clock
+	wake  chan struct{}
+	lock  *os.File
+
+	ownFlush bool
+
+	mu       sync.Mutex // guards what follows; never held while waiting for the disk
+	index    *index
+	schedule Schedule
+
+	committing sync.Mutex   // from the begin of a transaction until the index shows it
+	life       sync.RWMutex // read: somebody uses the database; written: it is being closed
+	closed     bool
+	stop       chan struct{}
+	sweeping   sync.WaitGroup
+}
+
+// Open opens the queue in dir, which it makes if need be, for this process alone: ErrInUse says
+// that another one has it. A damaged database is an ErrDamaged that says what to do; one that is
+// not there, while letters are, is rebuilt from them. Damaged records and letters without a body
+// are set aside and logged. The caller closes the Queue.
+func Open(dir string, o Options) (*Queue, error) {
+	q := &Queue{
+		store: store{layout: layout{dir}},
+		log:   o.Log, flush: o.Flush, schedule: o.Schedule,
+		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}), index: newIndex(),
+	}
+	if q.log == nil {
+		q.log = slog.New(slog.DiscardHandler)
+	}
+	q.group = durable.NewGroup(maxGroup, q.commit)
+	if err := q.start(); err != nil {
+		q.release()
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *Queue) start() error {
+	if err := q.makeDirs(); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	if err := q.takeLock(); err != nil {
+		return err
+	}
+	if q.flush == nil {
+		f, err := durable.NewFlusher(q.dir)
+		if err != nil {
+			return err
+		}
+		q.flush, q.ownFlush = f, true
+	}
+	names, err := q.names()
+	if err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	if _, err := os.Stat(q.layout.db()); errors.Is(err, fs.ErrNotExist) {
+		if err := q.rebuild(names); err != nil {
+			return err
+		}
+	}
+	bad, err := q.load()
+	if err != nil {
+		return err
+	}
+	if q.store.db, err = openDB(q.layout.db(), false); err != nil {
+		return err
+	}
+	return q.reconcile(names, bad)
+}
+
+func (q *Queue) makeDirs() error {
+	if err := os.MkdirAll(q.bodies(), 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{q.dir, filepath.Dir(filepath.Clean(q.dir))} {
+		if err := syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeLock keeps a second daemon out from the first line of Open to the last of Close. bbolt has
+// a lock of its own, but Open reads the file before it opens it for writing.
+func (q *Queue) takeLock() error {
+	f, err := os.OpenFile(q.layout.lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("queue: %s: %w; only one relayd can run on a data directory", q.dir, ErrInUse)
+		}
+		return fmt.Errorf("queue: lock %s: %w", f.Name(), err)
+	}
+	q.lock = f
+	return nil
+}
+
+// load fills the index from the records and returns those that cannot be read.
+func (q *Queue) load() (bad map[string]error, err error) {
+	bad = map[string]error{}
+	now, longest := time.Now(), q.schedule.Longest()
+	err = scan(q.layout.db(), func(key, value []byte) {
+		k, err := ParseKey(string(key))
+		if err != nil {
+			bad[string(key)] = fmt.Errorf("%w: %v", errRecord, err)
+			return
+		}
+		h, err := decodeHeader(key, value)
+		if err != nil {
+			bad[string(key)] = err
+			return
+		}
+		q.index.add(k, h, int64(wait(time.Unix(0, h.next), now, longest)))
+	})
+	return bad, err
+}
+
+// Close waits for what is under way and closes the queue. Bodies that are open stay readable.
+func (q *Queue) Close() error {
+	q.life.Lock()
+	if q.closed {
+		q.life.Unlock()
+		return nil
+	}
+	q.closed = true
+	close(q.stop)
+	q.life.Unlock()
+	q.sweeping.Wait()
+	return q.release()
+}
+
+func (q *Queue) release() error {
+	var errs []error
+	if q.store.db != nil {
+		errs = append(errs, q.store.db.Close())
+	}
+	if q.ownFlush {
+		errs = append(errs, q.flush.Close())
+	}
+	if q.lock != nil {
+		errs = append(errs, q.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// use keeps the database open until the func it returns is called.
+func (q *Queue) use() (func(), error) {
+	q.life.RLock()
+	if q.closed {
+		q.life.RUnlock()
+		return nil, ErrClosed
+	}
+	return q.life.RUnlock, nil
+}
+
+// SetSchedule changes the time policy. Items keep the time they wait for now.
+func (q *Queue) SetSchedule(s Schedule) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.schedule = s
+}
+
+// NextDue is when the next item is due, by the monotonic clock; false when none waits. It may lie
+// in the past: due items whose domains Take was told to skip stay due.
+func (q *Queue) NextDue() (time.Time, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	at, ok := q.index.firstDue()
+	if !ok {
+		return time.Time{}, false
+	}
+	return q.clock.time(at), true
+}
+
+// Wake receives when something may have become due before the time NextDue said: new mail, and
+// what an operator released or retried. It is never closed.
+func (q *Queue) Wake() <-chan struct{} { return q.wake }
+
+func (q *Queue) ring() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Stats are counts for status and metrics.
+type Stats struct {
+	Letters int   // bodies
+	Items   int   // one for each domain of a letter
+	Held    int   // items kept back by an operator
+	Taken   int   // items handed out by Take and not settled
+	Octets  int64 // of all bodies
+	Domains int
+}
+
+// Stats returns them from memory.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	x := q.index
+	return Stats{len(x.letters), x.items, x.held, x.taken, x.octets, len(x.dests)}
+}
+
+// Body opens the letter as it was accepted, CRLF line ends. It is checked as a whole first: a
+// body that is missing or changed is set aside with its items, and the error is ErrDamaged.
+// ErrNotFound when the letter is not in the queue. The caller closes it.
+func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
+	done, err := q.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b, err := q.store.open(id)
+	if errors.Is(err, errBody) || errors.Is(err, errRecord) {
+		return nil, q.setLetterAside(id, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// commit is the one place that writes to the database: everybody who waits shares a transaction.
+func (q *Queue) commit(batch []*op) error {
+	q.committing.Lock()
+	defer q.committing.Unlock()
+	btx, err := q.store.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	id := btx.ID()
+	t := &tx{items: btx.Bucket(itemsBucket), corrupt: btx.Bucket(corruptBucket)}
+	for _, o := range batch {
+		if err := o.apply(t); err != nil {
+			return errors.Join(err, btx.Rollback())
+		}
+	}
+	if !t.dirty {
+		err = btx.Rollback()
+	} else if err = btx.Commit(); err != nil && !q.visible(id) {
+		return err
+	}
+	// A commit whose very last sync failed is visible all the same, though not promised: the
+	// index must show what the database shows.
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, o := range batch {
+		if o.publish != nil {
+			o.publish(q.index)
+		}
+	}
+	return err
+}
+
+func (q *Queue) visible(id int) (yes bool) {
+	q.store.db.View(func(btx *bbolt.Tx) error {
+		yes = btx.ID() == id
+		return nil
+	})
+	return yes
+}
+
+// do has an operation committed with whatever else waits.
+func (q *Queue) do(ctx context.Context, o *op) error {
+	done, err := q.use()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return q.group.Do(ctx, o)
+}
+
+// removeBodies unlinks bodies whose last item is gone. One that stays is no harm: the next Open
+// finds it without a record and removes it.
+func (q *Queue) removeBodies(ids ...relay.ID) {
+	for _, id := range ids {
+		if err := os.Remove(q.body(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			q.log.Warn("cannot remove a body no longer needed; the next start will", "id", id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package queue
+
+import (
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"relayd/relay"
+)
+
+// Schedule is the whole time policy of the queue: when to try again, when to tell the sender
+// that it takes long, when to stop (RFC 5321 §4.5.4.1). The zero value means DefaultSchedule.
+type Schedule struct {
+	Retry       []time.Duration // the pause after each attempt; the last one repeats
+	WarnAfter   time.Duration   // age at which the sender hears of the delay; 0: never
+	GiveUpAfter time.Duration   // age at which the letter is returned
+}
+
+// DefaultSchedule is what an office gets that configures nothing.
+func DefaultSchedule() Schedule {
+	return Schedule{
+		Retry: []time.Duration{
+			5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+			time.Hour, 2 * time.Hour, 4 * time.Hour,
+		},
+		WarnAfter:   4 * time.Hour,
+		GiveUpAfter: 5 * 24 * time.Hour,
+	}
+}
+
+// Step is what an attempt that did not deliver comes to.
+type Step int
+
+// The steps. StepWarn stays true for the rest of the letter's life: whoever acts on it looks at
+// Item.Warned first.
+const (
+	StepRetry Step = iota
+	StepWarn
+	StepGiveUp
+)
+
+func (s Step) String() string { return [...]string{"retry", "warn", "give up"}[s] }
+
+// Next says what becomes of an item accepted at born when the attempt that made its count
+// attempts has failed temporarily at now, and when it is due again. The time is in the future
+// and at most Longest away for every Step, so that an item about to be given up does not come
+// back at once if we crash before saying so.
+//
+// The pause is the configured one plus up to a tenth, drawn from a hash of id and attempts:
+// letters that failed together do not come back together, and a listing shows the true time. The
+// last attempt falls on born + GiveUpAfter.
+//
+// Age alone never gives up: a clock that jumps ahead by a week would return every letter at its
+// next attempt. Half of the attempts that fit into GiveUpAfter must have been made as well. A
+// clock behind born makes the letter young, never due later than Longest.
+func (s Schedule) Next(born time.Time, attempts int, now time.Time, id relay.ID) (time.Time, Step) {
+	s = s.orDefault()
+	if attempts < 1 {
+		return now, StepRetry
+	}
+	pause := s.pause(attempts)
+	pause += time.Duration(float64(pause) / 10 * chance(id, attempts))
+	age := now.Sub(born)
+	if left := s.GiveUpAfter - age; left > 0 && left < pause {
+		pause = max(left, time.Second)
+	}
+	switch {
+	case age >= s.GiveUpAfter && attempts >= s.fewest():
+		return now.Add(pause), StepGiveUp
+	case s.WarnAfter > 0 && age >= s.WarnAfter:
+		return now.Add(pause), StepWarn
+	}
+	return now.Add(pause), StepRetry
+}
+
+// Longest is the longest time Next ever lets an item wait.
+func (s Schedule) Longest() time.Duration {
+	longest := time.Second
+	for _, p := range s.orDefault().Retry {
+		longest = max(longest, p)
+	}
+	return longest + longest/10
+}
+
+func (s Schedule) orDefault() Schedule {
+	d := DefaultSchedule()
+	if len(s.Retry) == 0 {
+		if s.WarnAfter == 0 && s.GiveUpAfter == 0 {
+			return d
+		}
+		s.Retry = d.Retry
+	}
+	return s
+}
+
+// pause is the configured one after so many attempts; a second at least, because a pause of
+// nothing would dial without end.
+func (s Schedule) pause(attempts int) time.Duration {
+	return max(s.Retry[min(attempts, len(s.Retry))-1], time.Second)
+}
+
+// fewest is half of the attempts that fit into GiveUpAfter, one at least.
+func (s Schedule) fewest() int {
+	planned, at := 1, time.Duration(0)
+	for i := range s.Retry {
+		if at += s.pause(i + 1); at > s.GiveUpAfter {
+			return (planned + 1) / 2
+		}
+		planned++
+	}
+	planned += int((s.GiveUpAfter - at) / s.pause(len(s.Retry)))
+	return (planned + 1) / 2
+}
+
+// chance is a number in [0,1) that depends on nothing but id and attempt.
+func chance(id relay.ID, attempt int) float64 {
+	h := fnv.New64a()
+	h.Write(strconv.AppendInt([]byte(id), int64(attempt), 10))
+	// FNV leaves the high bits of short inputs alike; multiplying and shifting stirs them.
+	x := h.Sum64()
+	x ^= x >> 32
+	x *= 0x9e3779b97f4a7c15
+	return float64(x>>11) / (1 << 53)
+}

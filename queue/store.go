@@ -1,0 +1,271 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"relayd/relay"
+)
+
+// Errors a caller can branch on.
+var (
+	// ErrInUse: another process has the queue open.
+	ErrInUse = errors.New("another process is using the queue")
+	// ErrDamaged: the database file, or the body asked for, is not as it was written.
+	ErrDamaged = errors.New("damaged")
+	// ErrNotFound: there is no such item, or no longer.
+	ErrNotFound = errors.New("not in the queue")
+	// ErrClosed: the Queue has been closed.
+	ErrClosed = errors.New("the queue is closed")
+)
+
+var (
+	itemsBucket   = []byte("items")   // "id/domain" to record; in the order of age, because IDs are
+	corruptBucket = []byte("corrupt") // the same for records set aside: the reason, LF, the record
+)
+
+// store is the database and the body files for reading; Queue and View share it.
+type store struct {
+	layout
+	db *bbolt.DB
+}
+
+func boltOptions(readOnly bool) *bbolt.Options {
+	o := &bbolt.Options{
+		Timeout: 200 * time.Millisecond, ReadOnly: readOnly,
+		FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, NoStatistics: true,
+	}
+	if !readOnly {
+		o.Timeout = 2 * time.Second // somebody may be reading with the daemon down
+		// Address space only. A larger file would be mapped anew while every reader waits.
+		o.InitialMmapSize = 256 << 20
+	}
+	return o
+}
+
+// openDB opens the database file and says in one sentence what is wrong when it cannot.
+func openDB(path string, readOnly bool) (db *bbolt.DB, err error) {
+	defer catchDamage(path, &err)()
+	if info, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	} else if info.Size() == 0 {
+		return nil, damagedDB(path, errors.New("the file is empty"))
+	}
+	db, err = bbolt.Open(path, 0o600, boltOptions(readOnly))
+	var pathErr *os.PathError
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("queue: %s: %w", path, ErrInUse)
+	case errors.As(err, &pathErr):
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	return nil, damagedDB(path, err)
+}
+
+func damagedDB(path string, cause error) error {
+	return fmt.Errorf("queue: the database %s is %w (%v); nothing has been changed. "+
+		"Move that file away, to keep it, and start again: the queue is then rebuilt from the "+
+		"letters beside it, and some may be delivered twice", path, ErrDamaged, cause)
+}
+
+// catchDamage turns a panic of bbolt, or of the kernel, over a damaged file into an error.
+func catchDamage(path string, err *error) func() {
+	// A file cut short is mapped beyond its end; reading there is a fault.
+	was := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(was)
+		if p := recover(); p != nil {
+			*err = damagedDB(path, fmt.Errorf("%v", p))
+		}
+	}
+}
+
+// scan reads a whole database file before anybody relies on it, and hands every record to each.
+// It runs in its caller's goroutine, where a damaged page can be caught: bbolt, opening for
+// writing, reads the pages in one of its own, and what it trips over there ends the program.
+func scan(path string, each func(key, value []byte)) (err error) {
+	db, err := openDB(path, true)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	defer catchDamage(path, &err)()
+	return db.View(func(tx *bbolt.Tx) error {
+		if err := scanBucket(tx.Bucket(corruptBucket), func(_, _ []byte) {}); err != nil {
+			return damagedDB(path, err)
+		}
+		if err := scanBucket(tx.Bucket(itemsBucket), each); err != nil {
+			return damagedDB(path, err)
+		}
+		return nil
+	})
+}
+
+func scanBucket(b *bbolt.Bucket, each func(key, value []byte)) error {
+	if b == nil {
+		return errors.New("a bucket is missing")
+	}
+	var last []byte
+	return b.ForEach(func(k, v []byte) error {
+		// Keys that do not rise are pages that point at each other; following them might not end.
+		if bytes.Compare(k, last) <= 0 {
+			return errors.New("its keys are out of order")
+		}
+		last = k
+		each(k, v)
+		return nil
+	})
+}
+
+// createDB makes an empty database under its temporary name, lets fill write to it, and renames
+// it: relayd.db is always whole, or not there.
+func (l layout) createDB(fill func(db *bbolt.DB) error) error {
+	os.Remove(l.newDB())
+	db, err := bbolt.Open(l.newDB(), 0o600, boltOptions(false))
+	if err != nil {
+		return fmt.Errorf("queue: create: %w", err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{itemsBucket, corruptBucket} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = fill(db)
+	}
+	if err = errors.Join(err, db.Close()); err == nil {
+		err = errors.Join(os.Rename(l.newDB(), l.db()), syncDir(l.dir))
+	}
+	if err != nil {
+		return fmt.Errorf("queue: create: %w", err)
+	}
+	return nil
+}
+
+// pageSize is how many records one read transaction looks at. Nothing is handed out inside one:
+// a slow consumer would keep the database from growing, and one that calls back would lock up.
+const pageSize = 256
+
+type record struct {
+	key   Key
+	value []byte
+	err   error // the key is not one
+}
+
+// page reads the records from start on that keep wants, and the key to go on from; nil at the end.
+func (s *store) page(start []byte, keep func(key []byte) bool) (recs []record, next []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(itemsBucket).Cursor()
+		k, v := c.Seek(start)
+		for n := 0; k != nil; k, v = c.Next() {
+			if n++; n > pageSize {
+				next = bytes.Clone(k)
+				return nil
+			}
+			if keep(k) {
+				key, err := ParseKey(string(k))
+				recs = append(recs, record{key, bytes.Clone(v), err})
+			}
+		}
+		return nil
+	})
+	return recs, next, err
+}
+
+// get reads the items of one letter.
+func (s *store) get(id relay.ID) ([]Item, uint32, error) {
+	var items []Item
+	var sum uint32
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(itemsBucket).Cursor()
+		prefix := []byte(id + "/")
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			key, err := ParseKey(string(k))
+			if err != nil {
+				return fmt.Errorf("queue: record %q: %w", k, err)
+			}
+			it, h, err := decode(key, v)
+			if err != nil {
+				return fmt.Errorf("queue: record %s: %w", key, err)
+			}
+			items, sum = append(items, it), h.sum
+		}
+		return nil
+	})
+	if err == nil && len(items) == 0 {
+		err = fmt.Errorf("queue: %s: %w", id, ErrNotFound)
+	}
+	return items, sum, err
+}
+
+// Get returns the items of one letter by domain; ErrNotFound when there are none.
+func (s *store) Get(ctx context.Context, id relay.ID) ([]Item, error) {
+	items, _, err := s.get(id)
+	return items, err
+}
+
+// List yields the items f matches, the oldest first. It holds no lock while the caller looks at
+// one, so items that come or go meanwhile may or may not be seen. An item that cannot be read is
+// yielded as an error, with its ID and Domain, and the list goes on; any other error ends it.
+func (s *store) List(ctx context.Context, f Filter) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		m := f.compile(time.Now())
+		for start := m.start(); start != nil; {
+			if err := ctx.Err(); err != nil {
+				yield(Item{}, err)
+				return
+			}
+			recs, next, err := s.page(start, m.key)
+			if err != nil {
+				yield(Item{}, fmt.Errorf("queue: list: %w", err))
+				return
+			}
+			for _, rec := range recs {
+				it, ok, err := m.item(rec)
+				if (ok || err != nil) && !yield(it, err) {
+					return
+				}
+			}
+			start = m.skipTo(next)
+		}
+	}
+}
+
+// Count counts the items f matches.
+func (s *store) Count(ctx context.Context, f Filter) (int, error) {
+	n := 0
+	for _, err := range s.List(ctx, f) {
+		if err != nil && !errors.Is(err, errRecord) {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// open opens a body after checking it against its records.
+func (s *store) open(id relay.ID) (*body, error) {
+	items, sum, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := openBody(s.body(id), items[0].Size, sum)
+	if err != nil {
+		return nil, fmt.Errorf("queue: body %s: %w", id, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,223 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"relayd/relay"
+)
+
+// forgotten is how long after Take an item that was never settled is due again: longer than any
+// attempt may last, so that one item is never in two attempts.
+const forgotten = 2 * time.Hour
+
+// Take hands out at most n items that are due at now, no two of one domain before every due
+// domain had its turn, the longest due first. Attempts and Next are those of the new attempt, and
+// they are on the disk before Take returns: a crash in the middle of an attempt costs a pause and
+// never dials the same host again at once. An item handed out is not handed out again before it
+// is settled, or the queue opened anew, or two hours have passed.
+//
+// skip is asked before each item, without any lock held; false means that this domain's next due
+// item is taken, so it may count as it goes. nil skips nothing. When all due items are skipped
+// the result is empty and they stay due.
+func (q *Queue) Take(ctx context.Context, now time.Time, n int, skip func(relay.Domain) bool) ([]Item, error) {
+	picked := q.pick(now, n, skip)
+	if len(picked) == 0 {
+		return nil, ctx.Err()
+	}
+	t := &taking{q: q, now: now, picked: picked}
+	if err := q.do(ctx, &op{t.apply, t.publish}); err != nil {
+		q.giveBack(picked)
+		return nil, fmt.Errorf("queue: take: %w", err)
+	}
+	for key, err := range t.broken {
+		q.setItemAside(key, err)
+	}
+	return t.items, nil
+}
+
+// pick reserves due items in the index. A domain under consideration is out of the ranking, so
+// that the lock need not be held while skip is asked.
+func (q *Queue) pick(now time.Time, n int, skip func(relay.Domain) bool) []*entry {
+	at := q.clock.at(now)
+	var picked []*entry
+	var seen, round []*dest
+	defer func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, d := range seen {
+			q.index.putBack(d)
+		}
+	}()
+	take := func(d *dest) bool {
+		if skip != nil && skip(d.domain) {
+			return false
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		e, ok := q.index.pick(d, at, at+int64(forgotten))
+		if ok {
+			picked = append(picked, e)
+		}
+		return ok
+	}
+	for len(picked) < n {
+		q.mu.Lock()
+		d, ok := q.index.setAside(at)
+		q.mu.Unlock()
+		if !ok {
+			break
+		}
+		seen = append(seen, d)
+		if take(d) {
+			round = append(round, d)
+		}
+	}
+	for len(picked) < n && len(round) > 0 {
+		again := round[:0:0]
+		for _, d := range round {
+			if len(picked) < n && q.hasDue(d, at) && take(d) {
+				again = append(again, d)
+			}
+		}
+		round = again
+	}
+	return picked
+}
+
+func (q *Queue) hasDue(d *dest, at int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return d.isDue(at)
+}
+
+func (q *Queue) giveBack(entries []*entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range entries {
+		if !e.gone {
+			q.index.giveBack(e)
+		}
+	}
+}
+
+// taking is one Take inside a transaction.
+type taking struct {
+	q      *Queue
+	now    time.Time
+	picked []*entry
+	taken  []*entry // of picked, in the order of items
+	items  []Item
+	broken map[Key]error
+}
+
+func (t *taking) apply(tx *tx) error {
+	t.q.mu.Lock()
+	schedule := t.q.schedule
+	t.q.mu.Unlock()
+	for _, e := range t.picked {
+		k := e.key()
+		old := tx.get(k)
+		if old == nil {
+			continue // dropped since it was picked
+		}
+		it, h, err := decode(k, old)
+		if err != nil {
+			if t.broken == nil {
+				t.broken = map[Key]error{}
+			}
+			t.broken[k] = err
+			continue
+		}
+		if it.Held {
+			continue // held since it was picked
+		}
+		it.Attempts++
+		it.Next, _ = schedule.Next(it.Accepted, it.Attempts, t.now, it.ID)
+		h.attempts, h.next = uint32(it.Attempts), nanos(it.Next)
+		if err := tx.patch(k, old, h); err != nil {
+			return err
+		}
+		t.taken, t.items = append(t.taken, e), append(t.items, it)
+	}
+	return nil
+}
+
+func (t *taking) publish(x *index) {
+	isTaken := make(map[*entry]bool, len(t.taken))
+	for i, e := range t.taken {
+		isTaken[e] = true
+		e.next = t.q.clock.at(t.now) + int64(t.items[i].Next.Sub(t.now))
+		t.items[i].Next = t.items[i].Next.UTC().Round(0)
+	}
+	for _, e := range t.picked {
+		if !isTaken[e] && !e.gone {
+			x.giveBack(e)
+		}
+	}
+}
+
+// Settle enters what an attempt came to. Recipients with a final result leave the item; when none
+// is left the item is gone, and with the last item of a letter its body. Otherwise the item is due
+// again at its Next. warned says that the sender has now been told of the delay. ErrNotFound:
+// the item was dropped or aborted during the attempt.
+func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warned bool) error {
+	s := &settling{k: k, results: results, warned: warned}
+	err := q.do(ctx, &op{s.apply, s.publish})
+	if err == nil {
+		err = s.err
+	}
+	if err != nil {
+		return fmt.Errorf("queue: settle %s: %w", k, err)
+	}
+	if s.last {
+		q.removeBodies(k.ID)
+	}
+	return nil
+}
+
+// settling is one Settle inside a transaction.
+type settling struct {
+	k       Key
+	results []relay.Result
+	warned  bool
+
+	err  error // of this item alone
+	over bool  // no recipient is left
+	last bool  // nor is any other item of the letter
+}
+
+func (s *settling) apply(tx *tx) error {
+	old := tx.get(s.k)
+	if old == nil {
+		s.err = ErrNotFound
+		return nil
+	}
+	it, h, err := decode(s.k, old)
+	if err != nil {
+		s.err = err
+		return nil
+	}
+	it.Warned = it.Warned || s.warned
+	if s.over = !it.settle(s.results); s.over {
+		return tx.delete(s.k)
+	}
+	record, err := encode(&it, h.sum)
+	if err != nil {
+		s.err = err
+		return nil
+	}
+	return tx.put(s.k, record)
+}
+
+func (s *settling) publish(x *index) {
+	e := x.get(s.k)
+	switch {
+	case s.err != nil || e == nil:
+	case s.over:
+		s.last = x.remove(s.k)
+	default:
+		x.giveBack(e)
+	}
+}
