@@ -22,6 +22,7 @@ var explanations = map[[2]int]explanation{
 	{2, 2}:  {"The mailbox is full.", "Tell the recipient by another way, and send the message again when there is room."},
 	{2, 3}:  {"The message is larger than the mailbox accepts.", makeSmaller},
 	{2, 4}:  {"The address is a mailing list that could not be expanded.", askRecipient},
+	{3, 0}:  {"A mail server on the way had a fault of its own.", "Send the message again; if that fails too, pass this report on to the people who look after your mail."},
 	{3, 1}:  {"The other server has no room for mail.", sendLater},
 	{3, 2}:  {"The other server is not accepting mail at present.", sendLater},
 	{3, 3}:  {"The other server lacks a feature that the message needs.", askPostmaster},

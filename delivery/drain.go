@@ -1,0 +1,242 @@
+package delivery
+
+import (
+	"context"
+	"io"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"relayd/queue"
+	"relayd/relay"
+)
+
+// Deliverer makes one attempt at one domain. delivery/mx is one.
+type Deliverer interface {
+	// Deliver returns one result for each of env.Rcpts; a recipient it says nothing about is
+	// deferred. It ends soon after ctx. body may be read several times, from its start.
+	Deliver(ctx context.Context, env relay.Envelope, domain relay.Domain, body io.ReadSeeker) []relay.Result
+}
+
+// Queue is what the drain needs of queue.Queue; a second store can take its place.
+type Queue interface {
+	Take(ctx context.Context, now time.Time, n int, skip func(relay.Domain) bool) ([]queue.Item, error)
+	Settle(ctx context.Context, k queue.Key, results []relay.Result, warned bool) error
+	NextDue() (time.Time, bool)
+	Wake() <-chan struct{}
+	Body(id relay.ID) (io.ReadSeekCloser, error)
+	List(ctx context.Context, f queue.Filter) iter.Seq2[queue.Item, error]
+}
+
+// Options are what a Drain is made of.
+type Options struct {
+	Queue     Queue
+	Deliverer Deliverer
+	Submit    relay.Submitter // for reports: relay/intake
+	Hostname  relay.Domain    // who reports
+	Schedule  func() queue.Schedule
+	Log       *slog.Logger
+
+	Total          int           // attempts at the same time; default 100
+	PerDestination int           // of them to one domain; default 10
+	Grace          time.Duration // for running attempts when Run's context ends; default 10 s
+}
+
+// The defaults of Options.
+const (
+	defaultTotal          = 100
+	defaultPerDestination = 10
+	defaultGrace          = 10 * time.Second
+)
+
+// How the drain waits when it cannot go by the queue's clock.
+const (
+	// recheck is how often a queue with due items is asked although the last Take found none that
+	// may run: another domain than the busy one may have become due meanwhile.
+	recheck = time.Second
+	// longestSleep bounds a sleep, because timers do not notice that the clock was set.
+	longestSleep = time.Minute
+	// maxBackoff bounds the wait after an error of the queue.
+	maxBackoff = time.Minute
+)
+
+// Drain empties the queue. One Run at a time; Bounce may be called at any time.
+type Drain struct {
+	Options
+	log *slog.Logger
+
+	mu      sync.Mutex
+	busy    map[queue.Key]bool   // items under way, in Run or in Bounce
+	running map[relay.Domain]int // attempts of Run
+	active  int                  // their sum
+	freed   chan struct{}        // a slot became free
+	workers sync.WaitGroup
+}
+
+// New makes a Drain; Run starts it.
+func New(o Options) *Drain {
+	if o.Total <= 0 {
+		o.Total = defaultTotal
+	}
+	if o.PerDestination <= 0 {
+		o.PerDestination = defaultPerDestination
+	}
+	if o.Grace <= 0 {
+		o.Grace = defaultGrace
+	}
+	return &Drain{
+		Options: o,
+		log:     o.Log.With("room", "delivery"),
+		busy:    map[queue.Key]bool{},
+		running: map[relay.Domain]int{},
+		freed:   make(chan struct{}, 1),
+	}
+}
+
+// Run delivers until ctx ends, then gives running attempts a grace, and returns nil when all of
+// them are settled. Errors of the queue are logged and waited out, never returned.
+func (d *Drain) Run(ctx context.Context) error {
+	attempts, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	backoff := time.Duration(0)
+	for ctx.Err() == nil {
+		took, err := d.take(ctx, attempts)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			backoff = min(max(2*backoff, time.Second), maxBackoff)
+			d.log.Error("the queue cannot be read", "err", err, "next", backoff)
+			pause(ctx, backoff)
+		case err == nil:
+			backoff = 0
+			d.wait(ctx, took)
+		}
+	}
+	d.finish(cancel)
+	return nil
+}
+
+// take starts an attempt for each due item there is room for.
+func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
+	room, planned := d.room()
+	if room == 0 {
+		return 0, nil
+	}
+	skip := func(domain relay.Domain) bool {
+		if planned[domain] >= d.PerDestination {
+			return true
+		}
+		planned[domain]++
+		return false
+	}
+	items, err := d.Queue.Take(ctx, time.Now(), room, skip)
+	for _, item := range items {
+		d.start(attempts, item)
+	}
+	return len(items), err
+}
+
+// room returns how many attempts may start and how many each domain has under way, to count on.
+func (d *Drain) room() (int, map[relay.Domain]int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	planned := make(map[relay.Domain]int, len(d.running))
+	for domain, n := range d.running {
+		planned[domain] = n
+	}
+	return d.Total - d.active, planned
+}
+
+// start runs the attempt at item. An item that is still under way comes again when its attempt
+// outlasts the time to the next one, or when the operator is impatient; two attempts at once
+// would deliver it twice.
+func (d *Drain) start(ctx context.Context, item queue.Item) {
+	if !d.claim(item.Key()) {
+		return
+	}
+	d.mu.Lock()
+	d.running[item.Domain]++
+	d.active++
+	d.mu.Unlock()
+	d.workers.Go(func() {
+		defer d.stop(item)
+		d.attempt(ctx, item)
+	})
+}
+
+func (d *Drain) stop(item queue.Item) {
+	d.release(item.Key())
+	d.mu.Lock()
+	d.active--
+	if d.running[item.Domain]--; d.running[item.Domain] == 0 {
+		delete(d.running, item.Domain)
+	}
+	d.mu.Unlock()
+	select {
+	case d.freed <- struct{}{}:
+	default:
+	}
+}
+
+// claim makes the caller the only one to handle the item, or returns false.
+func (d *Drain) claim(k queue.Key) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[k] {
+		return false
+	}
+	d.busy[k] = true
+	return true
+}
+
+func (d *Drain) release(k queue.Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.busy, k)
+}
+
+// wait returns when another Take may find something: new mail, a free slot, or time.
+func (d *Drain) wait(ctx context.Context, took int) {
+	room, _ := d.room()
+	var timer <-chan time.Time
+	if next, ok := d.Queue.NextDue(); ok && room > 0 {
+		sleep := time.Until(next)
+		if sleep <= 0 && took > 0 {
+			return // there may be more
+		}
+		timer = time.After(min(max(sleep, minSleep(sleep)), longestSleep))
+	}
+	select {
+	case <-ctx.Done():
+	case <-d.Queue.Wake():
+	case <-d.freed:
+	case <-timer:
+	}
+}
+
+// minSleep: something is due and yet nothing could be taken, because its domain is busy.
+func minSleep(sleep time.Duration) time.Duration {
+	if sleep <= 0 {
+		return recheck
+	}
+	return 0
+}
+
+// finish waits for the workers, and hurries them after the grace.
+func (d *Drain) finish(cancel context.CancelFunc) {
+	timer := time.AfterFunc(d.Grace, cancel)
+	defer timer.Stop()
+	d.workers.Wait()
+}
+
+// pause sleeps for so long, or until ctx ends, and says whether it slept it out.
+func pause(ctx context.Context, long time.Duration) bool {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
