@@ -126,6 +126,9 @@ func (c *Client) tryAll(ctx context.Context, l *letter, targets []target) {
 		}
 		err := c.try(ctx, l, t)
 		answered[t.name] = err == nil
+		if err != nil {
+			c.log.Debug("this host failed", "id", l.env.ID, "mx", t.String(), "err", err)
+		}
 		if !noNetwork(err) {
 			tried++
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"relayd/relay"
@@ -156,7 +157,8 @@ func (c *conn) startTLS(ctx context.Context, cfg *tls.Config) (string, error) {
 	}
 	c.Conn, c.br = t, bufio.NewReaderSize(t, maxReplyLine)
 	state := t.ConnectionState()
-	return tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite), nil
+	version := strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
+	return version + " " + tls.CipherSuiteName(state.CipherSuite), nil
 }
 
 // bodyWriter writes to a connection with a deadline for each piece and one for all of it.

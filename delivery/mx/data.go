@@ -17,12 +17,15 @@ type dataWriter struct {
 	cr     bool // a CR has been taken in and not yet written
 }
 
-func newDataWriter(w io.Writer) *dataWriter {
-	return &dataWriter{w: bufio.NewWriterSize(w, blockSize)}
+func newDataWriter(w io.Writer, block int) *dataWriter {
+	return &dataWriter{w: bufio.NewWriterSize(w, block)}
 }
 
-// blockSize is how many octets of a body go out in one write.
-const blockSize = 64 << 10
+// blockSize is how many octets of a letter of size octets go out in one write: all of a small
+// one, so that its dot travels with it, and never more memory than it needs.
+func blockSize(size int64) int {
+	return int(min(size+size/16+64, 32<<10))
+}
 
 func (d *dataWriter) Write(p []byte) (int, error) {
 	n := len(p)

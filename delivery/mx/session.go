@@ -221,9 +221,9 @@ func (s *session) sendBody(l *letter) (relay.Reply, error) {
 		return relay.Reply{}, &bodyError{err}
 	}
 	out := &bodyWriter{c: s.conn, end: time.Now().Add(s.timeouts.body(l.size))}
-	d := newDataWriter(out)
+	d := newDataWriter(out, blockSize(l.size))
 	source := &bodyReader{r: l.body}
-	if _, err := io.Copy(d, source); err != nil {
+	if _, err := io.CopyBuffer(d, source, make([]byte, blockSize(l.size))); err != nil {
 		if source.err != nil {
 			return relay.Reply{}, &bodyError{source.err}
 		}
