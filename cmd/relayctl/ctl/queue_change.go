@@ -1,0 +1,165 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayd/relay/admin"
+)
+
+// queueVerb is one way to change waiting mail.
+type queueVerb struct {
+	name, done, short string
+	final             bool // the mail is gone after it
+}
+
+var queueVerbs = []queueVerb{
+	{"retry", "retrying", "Try now instead of at the next time", false},
+	{"hold", "held", "Keep from being tried until released", false},
+	{"release", "released", "Let held mail go", false},
+	{"drop", "dropped", "Throw away without telling anybody", true},
+	{"bounce", "bounced", "Give up now and tell the sender", true},
+}
+
+// changeBatch is how many items go into one order after a confirmation.
+const changeBatch = 500
+
+// change is one run of a queue verb.
+type change struct {
+	*app
+	queueVerb
+	filter filterFlags
+	all    bool
+	yes    bool
+	reason string
+}
+
+func (a *app) queueChange(v queueVerb) *cobra.Command {
+	c := &change{app: a, queueVerb: v}
+	cmd := &cobra.Command{
+		Use: v.name + " [ID...]", Short: v.short,
+		Long: v.short + `.
+
+Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls. On a terminal it asks first
+where a filter chooses or the mail will be gone; --yes answers beforehand.`,
+		Example: fmt.Sprintf("  relayctl queue %[1]s 0abcdefghjkmnpqr\n  relayctl queue %[1]s --domain partner.example --older 2h", v.name),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			order, err := c.order(cmd, args)
+			if err != nil {
+				return err
+			}
+			return c.run(cmd.Context(), order)
+		},
+	}
+	c.filter.register(cmd)
+	cmd.Flags().BoolVar(&c.all, "all", false, "everything in the queue")
+	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
+	if v.name == "bounce" {
+		cmd.Flags().StringVar(&c.reason, "reason", "", "what the sender is told, one `SENTENCE`")
+	}
+	return cmd
+}
+
+// order turns the command line into what is asked of relayd.
+func (c *change) order(cmd *cobra.Command, ids []string) (admin.Order, error) {
+	f, err := c.filter.filter(cmd)
+	if err != nil {
+		return admin.Order{}, err
+	}
+	switch {
+	case len(ids) > 0 && (c.all || !f.IsZero()):
+		return admin.Order{}, usage("queue ls with the filter shows the IDs", "name IDs or a filter, not both")
+	case c.all && !f.IsZero():
+		return admin.Order{}, usage("leave --all out", "--all and a filter contradict each other")
+	case len(ids) == 0 && !c.all && f.IsZero():
+		return admin.Order{}, usage("name IDs, a filter such as --domain, or --all", "queue %s what?", c.name)
+	}
+	f.IDs = ids
+	return admin.Order{Filter: f, All: c.all, Reason: c.reason}, nil
+}
+
+// run asks where it must and has the order done.
+func (c *change) run(ctx context.Context, o admin.Order) error {
+	byFilter := len(o.IDs) == 0
+	if c.final && byFilter && !c.yes && !c.interactive() {
+		return usage("--yes, once queue ls with the same filter has shown what it chooses",
+			"queue %s by a filter needs somebody to confirm it, and this is not a terminal", c.name)
+	}
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if c.yes || !c.interactive() || !byFilter && !c.final {
+		n, err := client.Change(ctx, c.name, o)
+		if err != nil {
+			return err
+		}
+		return c.report(n)
+	}
+	return c.ask(ctx, client, o)
+}
+
+// ask shows what was chosen, and changes exactly that: mail that comes while the operator thinks
+// was not confirmed.
+func (c *change) ask(ctx context.Context, client *admin.Client, o admin.Order) error {
+	var keys []string
+	var totals admin.Totals
+	for it, err := range client.List(ctx, o.Filter) {
+		if err != nil {
+			if err := c.brokenItem(err); err != nil {
+				return err
+			}
+			continue
+		}
+		keys = append(keys, it.Key())
+		totals.Add(it)
+	}
+	if len(keys) == 0 {
+		return c.report(0)
+	}
+	ok, err := c.confirm(ctx, fmt.Sprintf("%s %s?", c.name, c.summary(totals)))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("nothing was changed")
+	}
+	return c.inBatches(ctx, client, keys, o.Reason)
+}
+
+func (c *change) inBatches(ctx context.Context, client *admin.Client, keys []string, reason string) error {
+	done := 0
+	bar := c.progress(len(keys), strings.ToLower(c.done))
+	for len(keys) > 0 {
+		n := min(changeBatch, len(keys))
+		changed, err := client.Change(ctx, c.name, admin.Order{Filter: admin.Filter{Keys: keys[:n]}, Reason: reason})
+		done += changed
+		if err != nil {
+			return fmt.Errorf("%s %s, then: %w", c.done, count(done, "item"), err)
+		}
+		keys = keys[n:]
+		_ = bar.Add(n) // a bar that cannot be drawn stops nothing
+	}
+	_ = bar.Finish()
+	return c.report(done)
+}
+
+// report prints the result.
+func (c *change) report(n int) error {
+	if c.json {
+		return c.printJSON(struct {
+			Verb  string `json:"verb"`
+			Count int    `json:"count"`
+		}{c.name, n})
+	}
+	text := c.done + " " + count(n, "item")
+	if n == 0 {
+		text = "nothing in the queue matches"
+	}
+	_, err := fmt.Fprintln(c.Stdout, text)
+	return err
+}

@@ -1,0 +1,92 @@
+package ctl
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayd/relay/admin"
+)
+
+func (a *app) status() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Say how relayd is", Args: wants(false),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			st, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(st)
+			}
+			_, err = fmt.Fprint(a.Stdout, a.describeStatus(st))
+			return err
+		},
+	}
+}
+
+func (a *app) describeStatus(st admin.Status) string {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-13s%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
+	line("relayd", "%s on %s, running for %s, process %d", st.Version, st.Hostname, span(a.Now().Sub(st.Started)), st.PID)
+	if st.Config != "" {
+		line("config", "%s", st.Config)
+	}
+	line("data", "%s", st.DataDir)
+	for _, l := range st.Listeners {
+		line("listens", "%s on %s", l.Service, l.Address)
+	}
+	for _, s := range st.Open {
+		line("connections", "%s: %d now, %d ever", s.Service, s.Now, s.Connections)
+	}
+	line("queue", "%s", a.describeQueue(st.Queue))
+	line("disk", "%s free of %s%s", size(st.Disk.Free), size(st.Disk.Total), diskFloor(st))
+	for _, c := range st.Certificates {
+		line("certificate", "%s", a.describeCertificate(c))
+	}
+	for _, e := range st.Errors {
+		line("trouble", "%s", e)
+	}
+	return b.String()
+}
+
+func (a *app) describeQueue(t admin.Totals) string {
+	if t.Items == 0 {
+		return "empty"
+	}
+	s := a.summary(t)
+	if !t.NextDue.IsZero() {
+		s += ", next attempt " + next(t.NextDue, a.Now(), false)
+	}
+	return s
+}
+
+func diskFloor(st admin.Status) string {
+	switch {
+	case st.MinFreeDisk == 0:
+		return ""
+	case st.Disk.Free < st.MinFreeDisk:
+		return ": too little, mail is refused below " + size(st.MinFreeDisk)
+	}
+	return ", mail is refused below " + size(st.MinFreeDisk)
+}
+
+func (a *app) describeCertificate(c admin.Certificate) string {
+	s := c.Name
+	if c.SelfSigned {
+		s += ", self-signed"
+	}
+	left := c.Expires.Sub(a.Now())
+	if left <= 0 {
+		return s + ", expired " + c.Expires.Local().Format("2006-01-02")
+	}
+	return s + ", good until " + c.Expires.Local().Format("2006-01-02") + " (" + span(left) + ")"
+}

@@ -1,0 +1,99 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"relayd/config"
+	"relayd/queue"
+	"relayd/relay/admin"
+)
+
+// devName instead of a file name means the development office of relayd --dev.
+const devName = "dev"
+
+// devData is where relayd --dev keeps its data, below the folder it is started in.
+const devData = "data"
+
+// load reads the configuration that --config names.
+func (a *app) load() (*config.Config, error) {
+	if a.configFile == devName {
+		if _, err := os.Stat(devName); errors.Is(err, fs.ErrNotExist) {
+			return config.Dev(devData), nil
+		}
+	}
+	return config.Load(a.configFile)
+}
+
+// dataDir is where the data lies.
+func (a *app) dataDir() (string, error) {
+	if a.dataFlag != "" {
+		return filepath.Abs(a.dataFlag)
+	}
+	cfg, err := a.load()
+	if err != nil {
+		return "", err
+	}
+	return cfg.DataDir, nil
+}
+
+// dial connects to the running relayd.
+func (a *app) dial() (*admin.Client, error) {
+	dir, err := a.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	c, err := admin.Dial(dir)
+	if errors.Is(err, admin.ErrNotRunning) {
+		return nil, fmt.Errorf("%w (no answer on %s)", admin.ErrNotRunning, filepath.Join(dir, admin.SocketName))
+	}
+	return c, err
+}
+
+// store is what can be read of a queue, by the socket or from its files.
+type store interface {
+	List(ctx context.Context, f admin.Filter) iter.Seq2[admin.Item, error]
+	Get(ctx context.Context, name string) ([]admin.Item, error)
+	Body(ctx context.Context, name string) (io.ReadCloser, error)
+}
+
+// source is a queue to read.
+type source struct {
+	store
+	close func()
+	// files says that no daemon runs and the files themselves are read. While they are open no
+	// daemon can start, so nothing that may wait for the reader of stdout happens meanwhile.
+	files bool
+}
+
+// open finds a queue to read: the running daemon's, or else the files, and says so.
+func (a *app) open() (source, error) {
+	dir, err := a.dataDir()
+	if err != nil {
+		return source{}, err
+	}
+	c, err := admin.Dial(dir)
+	if err == nil {
+		return source{store: c, close: c.Close}, nil
+	}
+	if !errors.Is(err, admin.ErrNotRunning) {
+		return source{}, err
+	}
+	view, err := queue.OpenReadOnly(filepath.Join(dir, "queue"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return source{}, hint(fmt.Errorf("relayd is not running, and there is no queue in %s", dir),
+			"is this the right data directory? --config FILE or --data-dir DIR name another")
+	case err != nil:
+		return source{}, fmt.Errorf("relayd is not running, and its queue cannot be read: %w", err)
+	}
+	a.note("relayd is not running: reading the queue in %s", dir)
+	return source{store: admin.NewReader(view), close: sync.OnceFunc(func() { view.Close() }), files: true}, nil
+}

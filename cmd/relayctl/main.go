@@ -1,0 +1,10 @@
+// Relayctl is the operator's tool of relayd. See relayctl --help.
+package main
+
+import (
+	"os"
+
+	"relayd/cmd/relayctl/ctl"
+)
+
+func main() { os.Exit(ctl.Main(os.Args[1:])) }
