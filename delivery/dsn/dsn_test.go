@@ -228,6 +228,22 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// People read times in the zone of the server, whatever zone they were stored in.
+func TestTimesAreLocal(t *testing.T) {
+	t.Parallel()
+	r := report(dsn.Failed, failed(ann, 550, relay.Status{5, 1, 1}, "no", mx1))
+	r.Now = r.Now.In(time.FixedZone("CET", 3600))
+	got := string(compose(t, r))
+	for _, want := range []string{"10:00 CET", "Arrival-Date: Sat, 21 Nov 2026 10:00:00 +0100", "Last-Attempt-Date: Sat, 21 Nov 2026 10:00:02 +0100"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "UTC") || r.Results[0].At.Location() != time.UTC {
+		t.Error("a time was left behind, or the caller's changed")
+	}
+}
+
 // The original header is bounded, and the text of the letter never goes out.
 func TestOriginalIsBounded(t *testing.T) {
 	t.Parallel()

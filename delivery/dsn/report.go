@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"slices"
 	"time"
 
 	"relayd/relay"
@@ -50,6 +51,7 @@ func Compose(w io.Writer, r Report) error {
 	if len(r.Results) == 0 {
 		return fmt.Errorf("dsn: report about %s without a result", r.Envelope.ID)
 	}
+	r = r.localised()
 	original := parseOriginal(r.OriginalHeader)
 	human, status := r.human(original), r.status()
 	b := &builder{boundary: boundary(r.ID, human, status, original.text)}
@@ -64,6 +66,18 @@ func Compose(w io.Writer, r Report) error {
 		return fmt.Errorf("dsn: %w", err)
 	}
 	return nil
+}
+
+// localised is the report with all times in the zone of its Date, which is the one people here
+// live by; stored times come in UTC.
+func (r Report) localised() Report {
+	zone := r.Now.Location()
+	r.Envelope.Accepted, r.Next, r.Until = r.Envelope.Accepted.In(zone), r.Next.In(zone), r.Until.In(zone)
+	r.Results = slices.Clone(r.Results)
+	for i := range r.Results {
+		r.Results[i].At = r.Results[i].At.In(zone)
+	}
+	return r
 }
 
 // builder is the letter as it grows.
