@@ -20,6 +20,7 @@ type Load struct {
 	Sessions   int                    // at the same time
 	Letters    int                    // in all
 	PerSession int                    // letters before a session quits and connects anew; 0: all of its share
+	First      int                    // the number of the first letter, in its X-Number field and below
 	Size       int                    // octets of a letter, about
 	From       string                 // reverse-path; default load@partner.example
 	Rcpt       func(n int) []string   // recipients of letter n
@@ -89,6 +90,7 @@ func (l Load) session(ctx context.Context, next, octets *atomic.Int64, body []by
 			break
 		}
 		begin := time.Now()
+		n += l.First
 		id := c.letter(l, n, body)
 		if c.err != nil {
 			break

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"relayd/config"
+	"relayd/delivery"
+	"relayd/delivery/maildir"
+	"relayd/delivery/mx"
+	"relayd/pop3"
+	"relayd/queue"
+	"relayd/relay"
+	"relayd/relay/admin"
+	"relayd/relay/certs"
+	"relayd/relay/durable"
+	"relayd/relay/intake"
+	"relayd/relay/resolver"
+	"relayd/relay/smtpd"
+	"relayd/relay/users"
+)
+
+// house holds the rooms of a relayd. build makes them from the bottom up and close ends them in
+// reverse; serve runs those that wait for somebody.
+type house struct {
+	load func() (*config.Config, error) // reads the configuration again
+	cfg  atomic.Pointer[config.Config]
+
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *admin.Metrics
+
+	users     *users.Store
+	certs     *certs.Source
+	queue     *queue.Queue
+	intake    *intake.Intake
+	client    *mx.Client
+	drain     *delivery.Drain
+	smtp      map[string]*smtpd.Server // by service
+	pop3      map[string]*pop3.Server
+	admin     *admin.Server
+	listeners []listener
+
+	reloading sync.Mutex
+	closers   []func() error
+}
+
+func (h *house) config() *config.Config { return h.cfg.Load() }
+
+// build makes every room and opens every listener, so that whatever can go wrong does so before
+// the first client is greeted.
+func build(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) (h *house, err error) {
+	h = &house{load: load, level: &slog.LevelVar{}, metrics: admin.NewMetrics()}
+	h.cfg.Store(cfg)
+	h.level.Set(cfg.Log.Level)
+	h.log = newLogger(cfg.Log.Format, h.level, h.metrics, stderr)
+	defer func() {
+		if err != nil {
+			h.close()
+			h = nil
+		}
+	}()
+	for _, step := range []func(context.Context, *config.Config) error{
+		h.buildData, h.buildMail, h.buildDelivery, h.buildServers, h.buildAdmin,
+	} {
+		if err := step(ctx, cfg); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+func newLogger(format string, level *slog.LevelVar, metrics *admin.Metrics, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(w, o)
+	if format == config.LogJSON {
+		handler = slog.NewJSONHandler(w, o)
+	}
+	return slog.New(metrics.Handler(handler))
+}
+
+// later remembers what close has to end.
+func (h *house) later(f func() error) { h.closers = append(h.closers, f) }
+
+// close ends the rooms in reverse order of their making.
+func (h *house) close() error {
+	var errs []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		errs = append(errs, h.closers[i]())
+	}
+	h.closers = nil
+	return errors.Join(errs...)
+}
+
+func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log)); err != nil {
+		return err
+	}
+	h.certs, err = certs.New(cfg.Hostname, filepath.Join(cfg.DataDir, "keys"), cfg.TLSCert, cfg.TLSKey, h.log)
+	return err
+}
+
+// buildMail opens where letters lie. The maildirs and the queue share one Flusher, and thereby
+// the flushes of their file system.
+func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
+	flush, err := durable.NewFlusher(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	h.later(flush.Close)
+	mail, err := maildir.Open(filepath.Join(cfg.DataDir, "mail"), string(cfg.Hostname), flush, h.log)
+	if err != nil {
+		return err
+	}
+	h.later(mail.Close)
+	h.queue, err = queue.Open(filepath.Join(cfg.DataDir, "queue"),
+		queue.Options{Schedule: schedule(cfg), Flush: flush, Log: h.log})
+	if err != nil {
+		return err
+	}
+	h.later(h.queue.Close)
+	h.intake = intake.New(intake.Options{Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log})
+	h.pop3 = h.popServers(cfg, mail)
+	h.setIntake(cfg)
+	return nil
+}
+
+func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
+	dns, err := resolver.New(cfg.DNSServers)
+	if err != nil {
+		return err
+	}
+	h.later(dns.Close)
+	paths, err := routes(cfg)
+	if err != nil {
+		return err
+	}
+	h.smtp = h.smtpServers(cfg, dns)
+	h.client = mx.New(mx.Config{
+		Hostname: cfg.Hostname, Resolver: dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
+		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Log: h.log,
+	})
+	h.later(h.client.Close)
+	h.drain = delivery.New(delivery.Options{
+		Queue: h.queue, Deliverer: h.client, Submit: h.intake, Hostname: cfg.Hostname,
+		Schedule: func() queue.Schedule { return schedule(h.config()) }, Log: h.log,
+		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace,
+	})
+	return nil
+}
+
+func (h *house) buildServers(ctx context.Context, cfg *config.Config) (err error) {
+	if h.listeners, err = listen(ctx, cfg.Listen); err != nil {
+		return err
+	}
+	h.later(func() error {
+		for _, l := range h.listeners {
+			l.Close()
+		}
+		return nil
+	})
+	return nil
+}
+
+func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
+	socket, err := admin.Listen(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	h.listeners = append(h.listeners, listener{controlService, socket})
+	h.metrics.Queue(func() (messages, held int) { s := h.queue.Stats(); return s.Letters, s.Held })
+	h.metrics.Certificate(h.certs.Expiry)
+	h.admin = admin.NewServer(admin.Config{
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Metrics: h.metrics, About: h.about,
+		Reload: h.reload, Log: h.log.With("room", "admin"),
+	})
+	return nil
+}
+
+func (h *house) about() admin.About {
+	cfg := h.config()
+	cert := h.certs.Status()
+	a := admin.About{
+		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
+		Certificates: []admin.Certificate{{Name: string(cfg.Hostname), Expires: cert.NotAfter, SelfSigned: cfg.TLSCert == ""}},
+	}
+	for _, l := range h.listeners {
+		if l.service != controlService {
+			a.Listeners = append(a.Listeners, admin.Address{Service: l.service, Address: l.Addr().String()})
+		}
+	}
+	return a
+}
+
+func schedule(cfg *config.Config) queue.Schedule {
+	return queue.Schedule{Retry: cfg.Queue.Retry, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+}
+
+func routes(cfg *config.Config) ([]mx.Route, error) {
+	var out []mx.Route
+	for _, r := range cfg.Routes {
+		for _, to := range r.To {
+			route, err := mx.ParseRoute(to, r.Via)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, route)
+		}
+	}
+	return out, nil
+}
+
+// minFree is the free space, in octets, below which no mail is accepted.
+func minFree(cfg *config.Config) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(cfg.DataDir, &st); err != nil {
+		return cfg.Limits.MinFreeDisk.Bytes
+	}
+	return cfg.Limits.MinFreeDisk.Of(int64(st.Blocks) * st.Bsize)
+}
+
+// setIntake puts the config's domains and limits in force at the front door.
+func (h *house) setIntake(cfg *config.Config) {
+	h.intake.Set(intake.Settings{
+		Directory: directory(cfg, h.users),
+		Limits:    intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
+	})
+}
+
+func directory(cfg *config.Config, people intake.Users) *intake.Directory {
+	d := &intake.Directory{
+		Hostname: cfg.Hostname, Default: cfg.DefaultDomain, Domains: map[relay.Domain]intake.Domain{},
+		Trusted: cfg.TrustNetworks, Delimiter: cfg.SMTP.RecipientDelimiter, Users: people,
+	}
+	for name, domain := range cfg.Domains {
+		d.Domains[name] = intake.Domain{Postmaster: domain.Postmaster, Aliases: domain.Aliases}
+	}
+	return d
+}
+
+// trusted says whether a client may relay without a login, by today's config.
+func (h *house) trusted(client netip.Addr) bool {
+	return (&intake.Directory{Trusted: h.config().TrustNetworks}).Trusts(client)
+}

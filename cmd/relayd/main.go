@@ -1,0 +1,112 @@
+// Command relayd is the mail server: it wires the rooms together and owns signals and exit codes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"relayd/config"
+)
+
+// Exit codes: done, failed, wrong usage.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// errUsage marks what the command line got wrong.
+var errUsage = errors.New("wrong usage")
+
+// options are the command line.
+type options struct {
+	configFile string
+	dataDir    string
+	dev        bool
+	check      bool
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "relayd [--config FILE | --dev] [-t]",
+		Short:         "a mail server for a small office",
+		Version:       version(),
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return start(cmd.Context(), o, stdout, stderr)
+		},
+	}
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	flags := cmd.Flags()
+	flags.StringVar(&o.configFile, "config", config.DefaultPath, "the configuration `file`")
+	flags.BoolVar(&o.dev, "dev", false, "run the development office: loopback only, no file needed")
+	flags.StringVar(&o.dataDir, "data", "data", "with --dev: the `folder` for its mail")
+	flags.BoolVarP(&o.check, "test", "t", false, "check the configuration and exit")
+	cmd.MarkFlagsMutuallyExclusive("config", "dev")
+	err := cmd.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "relayd: %v\nhint: relayd --help lists the options\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "relayd: %v\n", err)
+	return exitFailed
+}
+
+func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	load := func() (*config.Config, error) { return config.Load(o.configFile) }
+	if o.dev {
+		load = func() (*config.Config, error) { return config.Dev(o.dataDir), nil }
+	}
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(stderr, "warning: %s\n", w)
+	}
+	if o.check {
+		fmt.Fprintf(stdout, "%s is fine\n", o.configFile)
+		return nil
+	}
+	h, err := build(ctx, cfg, load, stderr)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if o.dev {
+		if err := h.welcome(ctx, stdout); err != nil {
+			return err
+		}
+	}
+	return h.serve(ctx)
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

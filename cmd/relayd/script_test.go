@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"relayd/cmd/relayctl/ctl"
+	"relayd/relay/relaytest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"relayd":   main,
+		"relayctl": func() { os.Exit(ctl.Main(os.Args[1:])) },
+	})
+}
+
+// TestScript runs the stories: the real relayd and relayctl, a real DNS server and scripted
+// remotes on loopback. Beside testscript's own commands a story may say:
+//
+//	dns ZONE          serve the zone file, or from now on that one; $DNS is its address
+//	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR
+//	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
+//	shutdown, crash   end it by SIGTERM (it must exit 0) or SIGKILL
+//	reload            SIGHUP, and wait until it is done
+//	send, pop         an SMTP and a POP3 client, see client_test.go
+//	await FILE [N]    wait until N files match the pattern
+//
+// Files given to them have their $VARIABLES replaced.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MXPORT", fmt.Sprint(freePort()))
+			env.Values[stageKey{}] = &stage{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"dns": cmdDNS, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
+			"reload": cmdReload, "send": cmdSend, "pop": cmdPop, "await": cmdAwait,
+		},
+	})
+}
+
+type stageKey struct{}
+
+// stage is what a story has running.
+type stage struct {
+	daemon *server
+	dns    *relaytest.DNSServer
+}
+
+func onStage(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
+
+// freePort finds a port that is free on 127.0.0.1 now; the remotes of a story share it on
+// addresses of their own.
+func freePort() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// expanded is the file with its variables replaced.
+func expanded(ts *testscript.TestScript, name string) string {
+	return os.Expand(ts.ReadFile(name), ts.Getenv)
+}
+
+func cmdDNS(ts *testscript.TestScript, _ bool, args []string) {
+	if s := onStage(ts); s.dns != nil {
+		ts.Check(s.dns.SetZone(expanded(ts, args[0])))
+		return
+	}
+	dns, err := relaytest.NewDNS("127.0.0.1:0", expanded(ts, args[0]))
+	ts.Check(err)
+	ts.Defer(func() { dns.Close() })
+	onStage(ts).dns = dns
+	ts.Setenv("DNS", dns.Addr().String())
+}
+
+func cmdMX(ts *testscript.TestScript, _ bool, args []string) {
+	script, err := relaytest.ParseMXScript(expanded(ts, args[1]))
+	ts.Check(err)
+	mx, err := relaytest.NewMX(net.JoinHostPort(args[0], ts.Getenv("MXPORT")), script)
+	ts.Check(err)
+	ts.Defer(func() { mx.Close() })
+	if len(args) > 2 {
+		ts.Check(mx.KeepIn(ts.MkAbs(args[2])))
+	}
+}
+
+func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
+	s := onStage(ts)
+	file := ts.MkAbs(args[0])
+	ts.Check(os.WriteFile(file, []byte(expanded(ts, args[0])), 0o600))
+	path, err := lookPath(ts, "relayd")
+	ts.Check(err)
+	d, err := launch(path, ts.MkAbs("."), "--config", file)
+	ts.Check(err)
+	s.daemon = d
+	ts.Defer(func() {
+		if s.daemon == d {
+			d.kill()
+		}
+		ts.Logf("relayd said:\n%s", d.log.String())
+	})
+	for key, value := range d.addrs {
+		ts.Setenv(strings.ToUpper(key), value)
+	}
+}
+
+func cmdShutdown(ts *testscript.TestScript, _ bool, _ []string) {
+	s := onStage(ts)
+	d := s.daemon
+	s.daemon = nil
+	ts.Check(d.stop())
+}
+
+func cmdCrash(ts *testscript.TestScript, _ bool, _ []string) {
+	s := onStage(ts)
+	s.daemon.kill()
+	s.daemon = nil
+}
+
+func cmdReload(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(onStage(ts).daemon.reload())
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	want := 1
+	if len(args) > 1 {
+		fmt.Sscan(args[1], &want)
+	}
+	pattern := ts.MkAbs(args[0])
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(deadline) {
+		if found, _ := filepath.Glob(pattern); len(found) >= want && !neg || neg && len(found) == 0 {
+			return
+		}
+		<-tick.C
+	}
+	ts.Fatalf("no %d files match %s after %v", want, args[0], patience)
+}
+
+// lookPath finds a command on the story's PATH rather than on ours.
+func lookPath(ts *testscript.TestScript, name string) (string, error) {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if path := filepath.Join(dir, name); exists(path) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not on the PATH of the story", name)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
