@@ -36,7 +36,8 @@ type subject struct {
 	*office
 	dial     func(t testing.TB) *client
 	shutdown func(context.Context) error
-	writes   func() int
+	writes   func() int // by the server
+	most     func() int // octets in one of them
 }
 
 func guarded(t *testing.T, l smtpd.Limits) subject {
@@ -50,7 +51,7 @@ func guarded(t *testing.T, l smtpd.Limits) subject {
 		cancel()
 		s.Shutdown(ctx)
 	})
-	return subject{o, func(t testing.TB) *client { return pipeClient(t, ln, 20*time.Second) }, s.Shutdown, ln.count}
+	return subject{o, func(t testing.TB) *client { return pipeClient(t, ln, 20*time.Second) }, s.Shutdown, ln.count, ln.most}
 }
 
 func bare(t testing.TB, l smtpd.Limits) subject {
@@ -66,7 +67,7 @@ func bare(t testing.TB, l smtpd.Limits) subject {
 		ln.kill()
 		<-served
 	})
-	return subject{o, func(t testing.TB) *client { return pipeClient(t, ln, 500*time.Millisecond) }, s.Shutdown, ln.count}
+	return subject{o, func(t testing.TB) *client { return pipeClient(t, ln, 500*time.Millisecond) }, s.Shutdown, ln.count, ln.most}
 }
 
 // naive is a go-smtp session as one would write it.
@@ -128,15 +129,15 @@ func TestDefect_01_TruncatedChunkIsNoLetter(t *testing.T) {
 		c.begin()
 		c.send("BDAT 5000 LAST\r\nonly fourteen.")
 		c.conn.Close()
-		if got := c.s(s, 50*time.Millisecond); got != 0 {
+		if got := c.settled(s); got != 0 {
 			t.Errorf("%d letters accepted", got)
 		}
 	})
 }
 
-// s counts the letters once the server has had time to notice that the client is gone.
-func (c *client) s(s subject, patience time.Duration) int {
-	for end := time.Now().Add(patience); time.Now().Before(end); runtime.Gosched() {
+// settled counts the letters once the server has noticed that the client is gone.
+func (c *client) settled(s subject) int {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); runtime.Gosched() {
 		s.mu.Lock()
 		n, aborted := len(s.letters), s.aborted
 		s.mu.Unlock()
@@ -503,6 +504,18 @@ func TestDefect_11_ShutdownPanicAnd421(t *testing.T) {
 			s.dial(t).want("220*")
 		})
 	}
+	t.Run("Logout", func(t *testing.T) {
+		s := guarded(t, smtpd.Limits{})
+		c := s.dial(t)
+		c.want("220*")
+		c.do("EHLO c.example", "250*")
+		c.do("MAIL FROM:<abort-panic@y.example>", "250*")
+		c.conn.Close()
+		if n := c.settled(s); n != 0 {
+			t.Errorf("%d letters", n)
+		}
+		s.dial(t).want("220*")
+	})
 }
 
 func TestDefect_12_HooksAndLimits(t *testing.T) {
@@ -586,6 +599,14 @@ func (p *pipes) count() int {
 	n := 0
 	for _, c := range p.all {
 		n += int(c.writes.Load())
+	}
+	return n
+}
+
+func (p *pipes) most() int {
+	n := 0
+	for _, c := range p.all {
+		n = max(n, int(c.most.Load()))
 	}
 	return n
 }

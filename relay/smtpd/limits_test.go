@@ -86,6 +86,26 @@ func TestTimeouts(t *testing.T) {
 		c.want("421 4.4.2 *", "EOF")
 		took(t, start, time.Minute)
 	})
+	bubble(t, "session in a letter", smtpd.Limits{SessionTimeout: time.Hour, MinRate: -1}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		c.do("DATA", "354*")
+		start := time.Now()
+		stop := trickle(c.conn, "x", time.Minute)
+		defer stop()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, time.Hour)
+	})
+	bubble(t, "transaction in a letter", smtpd.Limits{TransactionTimeout: time.Hour, MinRate: -1}, func(t *testing.T, s subject) {
+		c := s.dial(t)
+		c.begin()
+		c.do("DATA", "354*")
+		start := time.Now()
+		stop := trickle(c.conn, "x", time.Minute)
+		defer stop()
+		c.want("421 4.4.2 *", "EOF")
+		took(t, start, time.Hour)
+	})
 	bubble(t, "silence in a chunk", smtpd.Limits{DataTimeout: time.Minute}, func(t *testing.T, s subject) {
 		c := s.dial(t)
 		c.begin()
@@ -232,12 +252,51 @@ func TestAcceptSurvivesEMFILE(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestADeadListenerEndsServe(t *testing.T) {
+	t.Parallel()
 	ln := &shortage{pipes: newPipes(), left: -1}
 	s := smtpd.New(config(&office{}))
 	if err := s.Serve(t.Context(), ln); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a dead listener: %v", err)
 	}
 	s.Shutdown(t.Context())
+}
+
+// Out of descriptors, the spare one tells a client so.
+func TestEMFILEIsAnswered(t *testing.T) {
+	t.Parallel()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, inner.Addr().String())
+	s := smtpd.New(config(&office{}))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context(), &exhausted{TCPListener: inner.(*net.TCPListener)}) }()
+	c.want("421 4.3.2 too many connections here*", "EOF")
+	dial(t, inner.Addr().String()).want("220*")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Shutdown(ctx)
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// exhausted has no descriptor for its first connection.
+type exhausted struct {
+	*net.TCPListener
+	once bool
+}
+
+func (e *exhausted) Accept() (net.Conn, error) {
+	if !e.once {
+		e.once = true
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return e.TCPListener.Accept()
 }
 
 type shortage struct {
@@ -330,4 +389,59 @@ func TestShutdownWithoutServe(t *testing.T) {
 	if err := s.Serve(t.Context(), newPipes()); err != nil {
 		t.Error(err)
 	}
+}
+
+// A line that never ends is not read for ever, and no limit lets one outgrow the buffer.
+func TestEndlessLine(t *testing.T) {
+	t.Parallel()
+	c := config(&office{})
+	c.Limits.CommandLine = 1 << 20
+	_, addr := listen(t, c)
+	cl := dial(t, addr)
+	cl.want("220*")
+	cl.do(strings.Repeat("x", 17_000), "500 5.5.2 the command line is too long")
+	cl.do("NOOP", "250*")
+	go io.WriteString(cl.conn, strings.Repeat("x", 2<<20))
+	cl.want("421 4.7.0*", "EOF")
+}
+
+// A batch that asks for more than it brings is answered in pieces, not hoarded.
+func TestRepliesArePacked(t *testing.T) {
+	t.Parallel()
+	s := guarded(t, smtpd.Limits{})
+	c := s.dial(t)
+	c.want("220*")
+	c.send(strings.Repeat("HELP\r\n", 1000))
+	for range 1000 {
+		c.want("214*")
+	}
+	if most := s.most(); most < 4096 || most > 4096+512 {
+		t.Errorf("%d octets in one write", most)
+	}
+}
+
+// A client that is sent away reads why, whatever it had still on its way to us.
+func TestLastWordsArrive(t *testing.T) {
+	t.Parallel()
+	_, addr := listen(t, config(&office{}))
+	for range 20 {
+		c := dial(t, addr)
+		c.send("GET / HTTP/1.1\r\n" + strings.Repeat("x", 100_000))
+		c.want("220*", "421 4.7.0 this is a mail server*")
+		if _, err := c.r.ReadByte(); err != io.EOF {
+			t.Fatalf("the connection ended with %v", err)
+		}
+	}
+}
+
+// A panic between commands ends the session and nothing else.
+func TestPanicOutsideTheEngine(t *testing.T) {
+	t.Parallel()
+	c := config(&office{})
+	c.Trusted = func(netip.Addr) bool { return true }
+	_, addr := listen(t, c)
+	cl := dial(t, addr)
+	cl.want("220*")
+	cl.do("VRFY panic", "EOF")
+	dial(t, addr).want("220*")
 }

@@ -7,15 +7,17 @@ import (
 	"testing"
 )
 
-// countingConn counts writes and has a client's address.
+// countingConn measures writes and has a client's address.
 type countingConn struct {
 	net.Conn
 	remote net.Addr
 	writes atomic.Int64
+	most   atomic.Int64 // octets in one write
 }
 
 func (c *countingConn) Write(b []byte) (int, error) {
 	c.writes.Add(1)
+	c.most.Store(max(c.most.Load(), int64(len(b))))
 	return c.Conn.Write(b)
 }
 

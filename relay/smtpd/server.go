@@ -152,6 +152,8 @@ func (s *Server) enter(ln net.Listener) bool {
 // acceptFrom lives through a shortage of descriptors: it waits a little and goes on.
 func (s *Server) acceptFrom(ctx context.Context, ln net.Listener) error {
 	var pause time.Duration
+	spare := newSpare()
+	defer spare.close()
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -165,6 +167,7 @@ func (s *Server) acceptFrom(ctx context.Context, ln net.Listener) error {
 		default:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.log.Error("cannot accept, waiting", "err", err, "dur", pause)
+			spare.spend(err, ln, func(c net.Conn) { s.turnAway(c, busyAll) })
 			wait(s.ctx, pause)
 		}
 	}

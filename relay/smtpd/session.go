@@ -46,7 +46,6 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 // gets the lone dot at the end, and with it go-smtp goes back to commands.
 func (s *session) Data(io.Reader) error {
 	g := s.g
-	g.heard = g.heard[:0]
 	if g.inFlight == verbDATA {
 		g.reply(replyStart)
 	}

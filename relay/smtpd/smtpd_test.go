@@ -59,6 +59,9 @@ func (o *office) Verify(_ context.Context, _ relay.Origin, a relay.Address) erro
 	if a.Local == "ann" {
 		return nil
 	}
+	if err := trouble(a.Local); err != nil {
+		return err
+	}
 	return relay.Refuse("office", 550, "5.1.1", "there is no mailbox "+a.String()+" here")
 }
 
@@ -136,12 +139,17 @@ func (t *transaction) Abort() {
 	if !t.done {
 		t.office.aborted++
 	}
+	if t.from.Local == "abort-panic" {
+		panic("the office is on fire")
+	}
 }
 
-// clerk lets ann in with the password "secret".
+// clerk lets ann in with the password "secret", and sees nothing behind a NUL.
 type clerk struct{}
 
 func (clerk) Authenticate(_ context.Context, name, password string, _ netip.Addr) (relay.Address, error) {
+	name, _, _ = strings.Cut(name, "\x00")
+	password, _, _ = strings.Cut(password, "\x00")
 	switch {
 	case name == "broken":
 		return relay.Address{}, errors.New("open users: no such file")
