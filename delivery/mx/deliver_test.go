@@ -283,6 +283,90 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
+// TestUncertain: only those who may have the letter already wait; the others go to the next host.
+func TestUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := saying("END", drop, "PIPELINING", "LIMITS RCPTMAX=1")
+		second := &remote{}
+		got := two(first, second).send(t, envelope("a@partner.example", "b@partner.example"), hello)
+		if got[0].Outcome != relay.Deferred || got[0].Host != "" || got[1].Outcome != relay.Delivered {
+			t.Errorf("%+v", got)
+		}
+		if len(second.mails) != 1 || !slices.Equal(second.mails[0].rcpts, []string{"<b@partner.example>"}) {
+			t.Errorf("the second host got %+v", second.mails)
+		}
+	})
+}
+
+// TestRSET: a transaction that came to nothing is closed before the next is opened.
+func TestRSET(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &remote{ext: []string{"PIPELINING", "LIMITS RCPTMAX=1"}, on: map[string]func(string) string{
+			"RCPT": func(line string) string {
+				if strings.Contains(line, "<a@") {
+					return "550 5.1.1 nobody"
+				}
+				return ""
+			},
+			"DATA": func() func(string) string {
+				n := 0
+				return func(string) string {
+					if n++; n == 1 {
+						return "503 5.5.1 no recipients"
+					}
+					return ""
+				}
+			}()}}
+		got := partner(r).send(t, envelope("a@partner.example", "b@partner.example", "c@partner.example"), hello)
+		if got[0].Outcome != relay.Failed || got[1].Outcome != relay.Delivered || got[2].Outcome != relay.Delivered || r.said("RSET") != 1 || r.conns != 1 {
+			t.Errorf("%+v, said %q", got, r.lines)
+		}
+	})
+}
+
+// TestSameHost: a host that has spoken is not asked again by its other address.
+func TestSameHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := saying("RCPT", "451 4.7.1 greylisted")
+		n := partner(r)
+		n.addrs["mx1.partner.example"] = []netip.Addr{addr("192.0.2.7"), addr("192.0.2.17")}
+		n.hosts["192.0.2.17"] = r
+		if got := n.send(t, envelope("bob@partner.example"), hello)[0]; got.Outcome != relay.Deferred || r.conns != 1 {
+			t.Errorf("%+v on %d connections", got, r.conns)
+		}
+	})
+}
+
+// TestMailRefusedInStep: the 503s that follow a refused MAIL are not the host's failure.
+func TestMailRefusedInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := saying("MAIL", "550 5.7.1 not you", "PIPELINING")
+		r.on["RCPT"], r.on["DATA"] = always("503 5.5.1 MAIL first"), always("503 5.5.1 MAIL first")
+		got := partner(r).send(t, envelope("bob@partner.example"), hello)[0]
+		if got.Outcome != relay.Failed || got.Reply.Text != "not you" || r.said("QUIT") != 1 {
+			t.Errorf("%+v, said %q", got, r.lines)
+		}
+	})
+}
+
+// TestEHLOAfterTLS: a host that takes EHLO in the clear only is not talked down to HELO.
+func TestEHLOAfterTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		r := &remote{ext: []string{"STARTTLS"}, tls: selfSigned(), on: map[string]func(string) string{"EHLO": func(string) string {
+			if n++; n > 1 {
+				return "502 5.5.1 what?"
+			}
+			return ""
+		}}}
+		w := partner(r)
+		w.delay = time.Millisecond
+		if got := w.send(t, envelope("bob@partner.example"), hello)[0]; got.Outcome != relay.Deferred || got.Reply.Code != 502 || r.said("HELO") != 0 {
+			t.Errorf("%+v, said %q", got, r.lines)
+		}
+	})
+}
+
 // TestSmallBuffers pipelines more than a remote that answers each command at once can hold, and
 // more recipients than go into one transaction.
 func TestSmallBuffers(t *testing.T) {

@@ -76,14 +76,16 @@ func TestReuseRefused(t *testing.T) {
 		c := n.client(reuse)
 		c.Deliver(t.Context(), envelope("bob@partner.example"), "partner.example", strings.NewReader(hello))
 		r.mu.Lock()
-		r.on = map[string]func(string) string{"RCPT": always("550 5.1.1 no")}
+		r.on = map[string]func(string) string{"RCPT": always("550 5.1.1 no"), "DATA": always("554 5.5.1 nobody")}
 		r.mu.Unlock()
 		res := c.Deliver(t.Context(), envelope("bob@partner.example"), "partner.example", strings.NewReader(hello))[0]
-		c.Close()
-		n.wg.Wait()
-		if res.Outcome != relay.Failed || r.conns != 1 || r.said("QUIT") != 1 {
+		// Its MAIL still stands: such a connection is not kept.
+		synctest.Wait()
+		if res.Outcome != relay.Failed || r.conns != 1 || r.said("QUIT") != 1 || c.idle.count != 0 {
 			t.Errorf("%+v", res)
 		}
+		c.Close()
+		n.wg.Wait()
 	})
 }
 

@@ -81,8 +81,7 @@ func (s *session) greet(ctx context.Context, c *Client, useTLS bool) error {
 	if s.tls, err = s.startTLS(ctx, c.tlsConfig(s.target)); err != nil {
 		return err
 	}
-	// What was said in the clear counts for nothing (RFC 3207 §4.2).
-	s.ext = nil
+	// What was said in the clear counts for nothing: hello reads it all anew (RFC 3207 §4.2).
 	return s.hello(c.cfg.Hostname)
 }
 
