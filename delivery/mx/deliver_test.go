@@ -15,7 +15,8 @@ import (
 	"relayd/relay"
 )
 
-func TestDeliver(t *testing.T) {
+// TestSeed_S5_3: a foreign recipient: find the MX in the DNS, connect, send it on.
+func TestSeed_S5_3(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &remote{ext: []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}}
 		env := envelope("bob@partner.example", "eve@partner.example")
