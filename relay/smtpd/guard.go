@@ -433,7 +433,7 @@ func (g *guard) hangup(reason string) {
 		g.kill()
 		return
 	}
-	if half, ok := g.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+	if closeWrite(g.conn) {
 		g.conn.SetReadDeadline(time.Now().Add(lingerTime))
 		for swallowed := 0; swallowed < lingerBytes; {
 			n, err := g.conn.Read(g.in)

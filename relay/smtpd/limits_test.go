@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -228,7 +230,7 @@ func TestGate(t *testing.T) {
 	a.want("EOF")
 	a.conn.Close()
 	for c.Gate.Count() == 3 {
-		time.Sleep(0) // the session is just leaving
+		runtime.Gosched() // the session is just leaving
 	}
 	from(smtp, "192.0.2.1:1").want("220*")
 }
@@ -423,15 +425,52 @@ func TestRepliesArePacked(t *testing.T) {
 // A client that is sent away reads why, whatever it had still on its way to us.
 func TestLastWordsArrive(t *testing.T) {
 	t.Parallel()
-	_, addr := listen(t, config(&office{}))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := smtpd.New(config(&office{}))
+	counted := &countingListener{Listener: ln}
+	go s.Serve(t.Context(), counted)
 	for range 20 {
-		c := dial(t, addr)
+		c := dial(t, ln.Addr().String())
 		c.send("GET / HTTP/1.1\r\n" + strings.Repeat("x", 100_000))
 		c.want("220*", "421 4.7.0 this is a mail server*")
 		if _, err := c.r.ReadByte(); err != io.EOF {
 			t.Fatalf("the connection ended with %v", err)
 		}
 	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := counted.closed.Load(); n != 20 {
+		t.Errorf("20 connections were closed %d times", n)
+	}
+}
+
+// countingListener wraps its connections, as the metrics do.
+type countingListener struct {
+	net.Listener
+	closed atomic.Int64
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &wrappedConn{c, l}, nil
+}
+
+type wrappedConn struct {
+	net.Conn
+	l *countingListener
+}
+
+func (c *wrappedConn) NetConn() net.Conn { return c.Conn }
+func (c *wrappedConn) Close() error {
+	c.l.closed.Add(1)
+	return c.Conn.Close()
 }
 
 // A panic between commands ends the session and nothing else.

@@ -25,6 +25,7 @@ type wire struct {
 
 	writeTimeout time.Duration
 
+	once     sync.Once // kill
 	mu       sync.Mutex
 	stopping bool // the server shuts down: do not wait for another command
 	idle     bool // nothing is under way that a stop would spoil
@@ -117,8 +118,23 @@ func (w *wire) stop() {
 	}
 }
 
-// kill ends the session now.
-func (w *wire) kill() { w.raw.Close() }
+// kill ends the session now. The socket is closed once: a listener that counts its connections
+// would count down twice.
+func (w *wire) kill() { w.once.Do(func() { w.raw.Close() }) }
+
+// closeWrite ends our half of the conversation; false where that cannot be done.
+func closeWrite(c net.Conn) bool {
+	for {
+		if half, ok := c.(interface{ CloseWrite() error }); ok {
+			return half.CloseWrite() == nil
+		}
+		wrapped, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return false
+		}
+		c = wrapped.NetConn()
+	}
+}
 
 // makeRoom makes in[w:] non-empty; what is in the window is kept. No caller lets the window fill
 // the big buffer.
@@ -167,21 +183,22 @@ func (w *wire) line(limit func(start []byte) int, until time.Time, idle bool) ([
 	searched := 0
 	for {
 		win := w.window()
+		most := limit(win)
+		if most == notALine {
+			return nil, errTLS
+		}
 		if i := bytes.IndexByte(win[searched:], '\n'); i >= 0 {
 			line := win[:searched+i+1]
 			w.use(len(line))
-			if len(line) > limit(line) {
+			if len(line) > most {
 				return nil, errLineLong
 			}
 			return line, nil
 		}
-		searched = len(win)
-		switch most := limit(win); {
-		case most == notALine:
-			return nil, errTLS
-		case len(win) >= most:
+		if len(win) >= most {
 			return nil, w.swallowLine(until, idle)
 		}
+		searched = len(win)
 		if searched == 0 && w.r == w.w && w.w < len(w.in) {
 			w.shrink()
 		}
