@@ -450,3 +450,15 @@ func TestSizes(t *testing.T) {
 		}
 	})
 }
+
+// TOP finds the end of the header where lines end in CRLF on disk too, and where a read ends in
+// the middle of it.
+func TestTopCRLF(t *testing.T) {
+	t.Parallel()
+	for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader} {
+		box := letters("")
+		box.letters[0].reader = wrap(strings.NewReader("a: b\r\n\r\none\r\n.two\r\nthree"))
+		talk(t, connect(t, newServer(t, box), "127.0.0.1"),
+			login+"C: TOP 1 2\nS: +OK*\nS: a: b\nS: \nS: one\nS: ..two\nS: .\nC: QUIT\nS: +OK*\nS: <closed>")
+	}
+}

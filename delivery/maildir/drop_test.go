@@ -38,6 +38,8 @@ func TestList(t *testing.T) {
 	put(t, box+"/cur/1700000002.M1P2.other,S=5,W=6:2,", "abcd\n")
 	put(t, box+"/new/1700000004.empty", "")
 	put(t, box+"/new/.1700000000.being.written", "x")
+	// Another program is just moving this one; or it did so while we were looking.
+	put(t, box+"/new/1700000002.M1P2.other,S=5,W=6", "abcd\n")
 	put(t, box+"/new/1700000005.folder/x", "x")
 	put(t, root+"/secret", "x")
 	os.Symlink(root+"/secret", box+"/new/1700000006.link")

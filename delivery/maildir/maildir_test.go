@@ -403,3 +403,29 @@ func TestOtherFileSystem(t *testing.T) {
 		}
 	}
 }
+
+// A CR that belongs to no line end is kept, also between two writes.
+func TestBareCR(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := open(t, root)
+	for _, parts := range [][]string{{"a\r", "b\rc\r", "\r\nd\r"}, {"a\rb\rc\r\r\nd\r"}} {
+		st := stage(t, s, "", ann)
+		for _, p := range parts {
+			io.WriteString(st, p)
+		}
+		if err := st.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d := drop(t, s, ann)
+		if got := read(t, d, 1); got != "a\rb\rc\r\nd\r\n" {
+			t.Errorf("on disk %q", got)
+		}
+		// "\r\n" on disk goes out as it is, so W= counts no more than S= for it.
+		if got := d.Messages()[0].Size; got != int64(len("a\rb\rc\r\nd\r\n")) {
+			t.Errorf("W=%d", got)
+		}
+		d.Remove(1)
+		d.Close()
+	}
+}
