@@ -46,7 +46,8 @@ type Config struct {
 	Log   *slog.Logger // nil: silence
 }
 
-// What one client may cost. Both listeners share the numbers.
+// What one client may cost. Both listeners share the numbers. The control socket has no time-out
+// for a whole answer: it would end a list in the middle that somebody reads in a pager.
 const (
 	maxConns      = 64
 	maxHeader     = 64 << 10 // a query of maxNames IDs does not fit and need not: Orders carry those
