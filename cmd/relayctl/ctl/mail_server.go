@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"relayd/config"
 	"relayd/relay/admin"
 )
 
@@ -43,9 +44,12 @@ func (a *app) endpoint(ctx context.Context, flag string, t transport, services .
 
 func (a *app) listener(ctx context.Context, t transport, services []string) (endpoint, error) {
 	addresses, err := a.listeners(ctx)
-	if err != nil {
-		return endpoint{}, hint(fmt.Errorf("no server is known: %w", err),
+	if errors.Is(err, config.ErrNoFile) {
+		return endpoint{}, hint(fmt.Errorf("no server is known: there is no configuration file %s", a.configFile),
 			"--server HOST:PORT names it; --config dev means relayd --dev in this folder")
+	}
+	if err != nil {
+		return endpoint{}, fmt.Errorf("no server is known: %w", err)
 	}
 	for _, service := range services {
 		i := slices.IndexFunc(addresses, func(l admin.Address) bool { return l.Service == service })

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/smtp"
+	"net/textproto"
 	"slices"
 	"strings"
 
@@ -85,10 +86,10 @@ func (e endpoint) greet(ctx context.Context, w *wire) (*submission, error) {
 	host, _, _ := net.SplitHostPort(e.addr)
 	var err error
 	if s.Client, err = smtp.NewClient(conn, host); err != nil {
-		return nil, fmt.Errorf("%s did not greet: %w", e.addr, err)
+		return nil, fmt.Errorf("%s did not greet: %w", e.addr, smtpFailed(err))
 	}
 	if err := s.Hello(heloName(w)); err != nil {
-		return nil, fmt.Errorf("%s refused EHLO: %w", e.addr, err)
+		return nil, fmt.Errorf("%s refused EHLO: %w", e.addr, smtpFailed(err))
 	}
 	if offered, _ := s.Extension("STARTTLS"); offered && !s.tls {
 		if err := s.StartTLS(e.tlsConfig(w)); err != nil {
@@ -126,7 +127,7 @@ func (s *submission) login(who login) error {
 			"it may want another port, such as that of submission; without --user nobody logs in")
 	}
 	if err := s.Auth(plainAuth{who.user, who.password}); err != nil {
-		return fmt.Errorf("login as %s: %w", who.user, err)
+		return fmt.Errorf("login as %s: %w", who.user, smtpFailed(err))
 	}
 	return nil
 }
@@ -181,20 +182,37 @@ func (s *submission) data(text []byte) (string, error) {
 	if err := w.Close(); err != nil {
 		return "", fmt.Errorf("sending the letter: %w", err)
 	}
-	code, reply, err := s.Text.ReadResponse(250)
+	reply, err := s.answer(250)
 	s.wire.patience = wirePatience
 	if err != nil {
 		return "", fmt.Errorf("the letter was refused: %w", err)
 	}
-	return fmt.Sprintf("%d %s", code, reply), nil
+	return reply, nil
 }
 
+// command leaves the counted pipeline of Text alone: net/smtp waits in it for its own turn.
 func (s *submission) command(code int, format string, args ...any) (string, error) {
-	if _, err := s.Text.Cmd(format, args...); err != nil {
+	if err := s.Text.PrintfLine(format, args...); err != nil {
 		return "", err
 	}
-	_, reply, err := s.Text.ReadResponse(code)
-	return reply, err
+	return s.answer(code)
+}
+
+// answer reads a reply, which must be of that code or of a code that begins so.
+func (s *submission) answer(code int) (string, error) {
+	got, text, err := s.Text.ReadResponse(code)
+	if err != nil {
+		return "", smtpFailed(err)
+	}
+	return fmt.Sprintf("%d %s", got, text), nil
+}
+
+// smtpFailed shows a refusal as the server wrote it.
+func smtpFailed(err error) error {
+	if e, ok := errors.AsType[*textproto.Error](err); ok {
+		return fmt.Errorf("%d %s", e.Code, e.Msg)
+	}
+	return err
 }
 
 // parameters are those of MAIL. SMTPUTF8 is asked for only where it is needed: the letter could
