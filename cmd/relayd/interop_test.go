@@ -319,7 +319,7 @@ func TestInteropPostfix(t *testing.T) {
 	peer := fmt.Sprintf("127.0.0.3:%d", mxPort)
 	inbox := o.postfix(peer, o.addrs["smtp"])
 
-	text := "Subject: to Postfix\r\nFrom: ann@office.test\r\nTo: bob@partner.test\r\n\r\n.dot\r\n.\r\n\xe9\xe8 8-bit\r\n" + strings.Repeat("x", 990) + "\r\n"
+	text := "Subject: to Postfix\r\nMessage-ID: <1@office.test>\r\nDate: Sat, 21 Nov 2026 09:00:00 +0000\r\nFrom: ann@office.test\r\nTo: bob@partner.test\r\n\r\n.dot\r\n.\r\n\xe9\xe8 8-bit\r\n" + strings.Repeat("x", 990) + "\r\n"
 	file := o.write("out.eml", text)
 	o.run("", "curl", "-sS", "--url", "smtp://"+o.addrs["smtp"]+"/client.example", "--mail-from", "ann@office.test",
 		"--mail-rcpt", "bob@partner.test", "--upload-file", file)
