@@ -22,11 +22,32 @@ type op struct {
 type tx struct {
 	items, corrupt *bbolt.Bucket
 	dirty          bool
+	added          int // items, less those removed
+}
+
+func newTx(b *bbolt.Tx) *tx {
+	return &tx{items: b.Bucket(itemsBucket), corrupt: b.Bucket(corruptBucket)}
+}
+
+// seal records how many items there are, in the sequence of the bucket, where it costs no page. A
+// damaged page can lose records without a trace; Open would then take their bodies for orphans.
+func (t *tx) seal() error {
+	if t.added == 0 {
+		return nil
+	}
+	return t.items.SetSequence(t.items.Sequence() + uint64(t.added))
 }
 
 // get is the record of k, valid until the transaction ends; nil when there is none.
 func (t *tx) get(k Key) []byte { return t.items.Get([]byte(k.String())) }
 
+// add enters the record of a new item.
+func (t *tx) add(k Key, record []byte) error {
+	t.added++
+	return t.put(k, record)
+}
+
+// put replaces the record of an item.
 func (t *tx) put(k Key, record []byte) error {
 	t.dirty = true
 	return t.items.Put([]byte(k.String()), record)
@@ -50,6 +71,7 @@ func (t *tx) patch(k Key, old []byte, h header) error {
 
 func (t *tx) delete(k Key) error {
 	t.dirty = true
+	t.added--
 	return t.items.Delete([]byte(k.String()))
 }
 
@@ -64,5 +86,6 @@ func (t *tx) setAside(key []byte, reason error) error {
 	if err := t.corrupt.Put(key, kept); err != nil {
 		return err
 	}
+	t.added--
 	return t.items.Delete(key)
 }

@@ -42,6 +42,7 @@ type Queue struct {
 	index    *index
 	schedule Schedule
 
+	reserve    reserve      // guarded by committing
 	committing sync.Mutex   // from the begin of a transaction until the index shows it
 	life       sync.RWMutex // read: somebody uses the database; written: it is being closed
 	closed     bool
@@ -93,14 +94,20 @@ func (q *Queue) start() error {
 			return err
 		}
 	}
-	bad, err := q.load()
+	bad, complete, err := q.load()
 	if err != nil {
 		return err
 	}
 	if q.store.db, err = openDB(q.layout.db(), false); err != nil {
 		return err
 	}
-	return q.reconcile(names, bad)
+	if q.reserve.file, err = os.OpenFile(q.layout.db(), os.O_RDWR, 0); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	if err := q.store.db.View(func(btx *bbolt.Tx) error { q.reserve.keep(btx.Size()); return nil }); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	return q.reconcile(names, bad, complete)
 }
 
 func (q *Queue) makeDirs() error {
@@ -134,10 +141,10 @@ func (q *Queue) takeLock() error {
 }
 
 // load fills the index from the records and returns those that cannot be read.
-func (q *Queue) load() (bad map[string]error, err error) {
+func (q *Queue) load() (bad map[string]error, complete bool, err error) {
 	bad = map[string]error{}
 	now, longest := time.Now(), q.schedule.Longest()
-	err = scan(q.layout.db(), func(key, value []byte) {
+	complete, err = scan(q.layout.db(), func(key, value []byte) {
 		k, err := ParseKey(string(key))
 		if err != nil {
 			bad[string(key)] = fmt.Errorf("%w: %v", errRecord, err)
@@ -150,7 +157,7 @@ func (q *Queue) load() (bad map[string]error, err error) {
 		}
 		q.index.add(k, h, int64(wait(time.Unix(0, h.next), now, longest)))
 	})
-	return bad, err
+	return bad, complete, err
 }
 
 // Close waits for what is under way and closes the queue. Bodies that are open stay readable.
@@ -171,6 +178,9 @@ func (q *Queue) release() error {
 	var errs []error
 	if q.store.db != nil {
 		errs = append(errs, q.store.db.Close())
+	}
+	if q.reserve.file != nil {
+		errs = append(errs, q.reserve.file.Close())
 	}
 	if q.ownFlush {
 		errs = append(errs, q.flush.Close())
@@ -267,11 +277,15 @@ func (q *Queue) commit(batch []*op) error {
 		return err
 	}
 	id := btx.ID()
-	t := &tx{items: btx.Bucket(itemsBucket), corrupt: btx.Bucket(corruptBucket)}
+	q.reserve.keep(btx.Size())
+	t := newTx(btx)
 	for _, o := range batch {
 		if err := o.apply(t); err != nil {
 			return errors.Join(err, btx.Rollback())
 		}
+	}
+	if err := t.seal(); err != nil {
+		return errors.Join(err, btx.Rollback())
 	}
 	if !t.dirty {
 		err = btx.Rollback()

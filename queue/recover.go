@@ -16,7 +16,7 @@ import (
 
 // reconcile brings records and body files together after a crash: what has no body, or cannot be
 // read, is set aside; a body without a record was never promised, or is settled, and goes.
-func (q *Queue) reconcile(names []string, bad map[string]error) error {
+func (q *Queue) reconcile(names []string, bad map[string]error, complete bool) error {
 	have := make(map[relay.ID]bool, len(names))
 	for _, name := range names {
 		have[relay.ID(name)] = true
@@ -31,21 +31,53 @@ func (q *Queue) reconcile(names []string, bad map[string]error) error {
 	if err := q.setAside(bad); err != nil {
 		return err
 	}
-	damaged := map[relay.ID]bool{}
-	for key := range bad {
-		k, _ := ParseKey(key)
-		damaged[k.ID] = true
-	}
 	var orphans []string
 	for _, name := range names {
 		id := relay.ID(name)
-		if q.index.letters[id] == nil && (!damaged[id] || q.isKept(id)) {
-			orphans = append(orphans, name)
+		if q.index.letters[id] != nil {
+			continue
 		}
+		if !complete {
+			if err := q.readmit(name); err != nil {
+				return err
+			}
+			continue
+		}
+		// A damaged record may not even know its ID: while there is one, any orphan may be its body.
+		if len(bad) > 0 {
+			if err := q.keepCorrupt(id); err != nil {
+				q.log.Error("cannot keep the body of a damaged letter", "file", name, "err", err)
+				continue
+			}
+		}
+		orphans = append(orphans, name)
 	}
 	if len(orphans) > 0 {
 		q.sweeping.Go(func() { q.sweep(orphans) })
 	}
+	return nil
+}
+
+// readmit enters a letter whose record may have been in a transaction that is lost: it may have
+// been promised. What is not whole stays in corrupt/.
+func (q *Queue) readmit(name string) error {
+	var items []*Item
+	err := q.do(context.Background(), &op{
+		apply: func(t *tx) (err error) {
+			items, err = q.rebuildLetter(t, name)
+			return err
+		},
+		publish: func(x *index) {
+			for _, it := range items {
+				x.add(it.Key(), header{size: it.Size}, q.clock.in(0))
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("queue: readmit %s: %w", name, err)
+	}
+	q.log.Warn("a letter without a record was taken in again, because the database had lost its newest change",
+		"id", name, "items", len(items))
 	return nil
 }
 
@@ -141,16 +173,17 @@ func (q *Queue) rebuild(names []string) error {
 		for len(names) > 0 {
 			n := min(chunk, len(names))
 			err := db.Update(func(btx *bbolt.Tx) error {
+				t := newTx(btx)
 				for _, name := range names[:n] {
-					ok, err := q.rebuildLetter(&tx{items: btx.Bucket(itemsBucket)}, name)
+					items, err := q.rebuildLetter(t, name)
 					if err != nil {
 						return err
 					}
-					if ok {
+					if len(items) > 0 {
 						letters++
 					}
 				}
-				return nil
+				return t.seal()
 			})
 			if err != nil {
 				return err
@@ -167,10 +200,10 @@ func (q *Queue) rebuild(names []string) error {
 
 // rebuildLetter enters one letter by its trailer. A body without a whole one was never promised,
 // or is damaged; in doubt it is kept in corrupt/.
-func (q *Queue) rebuildLetter(t *tx, name string) (bool, error) {
+func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	id, err := relay.ParseID(name)
 	if err != nil {
-		return false, nil
+		return nil, nil
 	}
 	env, sum, err := readTrailer(q.body(id))
 	if err == nil && env.ID != id {
@@ -178,20 +211,21 @@ func (q *Queue) rebuildLetter(t *tx, name string) (bool, error) {
 	}
 	if errors.Is(err, errBody) {
 		q.log.Error("a letter without its envelope cannot be rebuilt", "id", id, "err", err, "kept", q.corrupt())
-		return false, q.keepCorrupt(id)
+		return nil, q.keepCorrupt(id)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+		return nil, err
 	}
-	for _, it := range split(env) {
+	items := split(env)
+	for _, it := range items {
 		it.Next = time.Now()
 		record, err := encode(it, sum)
 		if err == nil {
-			err = t.put(it.Key(), record)
+			err = t.add(it.Key(), record)
 		}
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	return true, nil
+	return items, nil
 }

@@ -101,7 +101,7 @@ func (s *staged) commit(ctx context.Context) error {
 	return s.q.do(ctx, &op{
 		apply: func(t *tx) error {
 			for i, it := range items {
-				if err := t.put(it.Key(), records[i]); err != nil {
+				if err := t.add(it.Key(), records[i]); err != nil {
 					return err
 				}
 			}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -52,14 +51,15 @@ func boltOptions(readOnly bool) *bbolt.Options {
 	return o
 }
 
-// openDB opens the database file and says in one sentence what is wrong when it cannot.
+// openDB opens a database file that scan has read, and says in one sentence what is wrong when it
+// cannot.
 func openDB(path string, readOnly bool) (db *bbolt.DB, err error) {
-	defer catchDamage(path, &err)()
-	if info, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("queue: %w", err)
-	} else if info.Size() == 0 {
-		return nil, damagedDB(path, errors.New("the file is empty"))
-	}
+	// bbolt panics over what it cannot read.
+	defer func() {
+		if p := recover(); p != nil {
+			err = damagedDB(path, fmt.Errorf("%v", p))
+		}
+	}()
 	db, err = bbolt.Open(path, 0o600, boltOptions(readOnly))
 	var pathErr *os.PathError
 	switch {
@@ -79,53 +79,33 @@ func damagedDB(path string, cause error) error {
 		"letters beside it, and some may be delivered twice", path, ErrDamaged, cause)
 }
 
-// catchDamage turns a panic of bbolt, or of the kernel, over a damaged file into an error.
-func catchDamage(path string, err *error) func() {
-	// A file cut short is mapped beyond its end; reading there is a fault.
-	was := debug.SetPanicOnFault(true)
-	return func() {
-		debug.SetPanicOnFault(was)
-		if p := recover(); p != nil {
-			*err = damagedDB(path, fmt.Errorf("%v", p))
-		}
-	}
-}
-
 // scan reads a whole database file before anybody relies on it, and hands every record to each.
-// It runs in its caller's goroutine, where a damaged page can be caught: bbolt, opening for
-// writing, reads the pages in one of its own, and what it trips over there ends the program.
-func scan(path string, each func(key, value []byte)) (err error) {
-	db, err := openDB(path, true)
+// complete is false when the newest transaction may be missing.
+func scan(path string, each func(key, value []byte)) (complete bool, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return false, fmt.Errorf("queue: %w", err)
 	}
-	defer db.Close()
-	defer catchDamage(path, &err)()
-	return db.View(func(tx *bbolt.Tx) error {
-		if err := scanBucket(tx.Bucket(corruptBucket), func(_, _ []byte) {}); err != nil {
-			return damagedDB(path, err)
-		}
-		if err := scanBucket(tx.Bucket(itemsBucket), each); err != nil {
-			return damagedDB(path, err)
-		}
-		return nil
+	defer f.Close()
+	n := uint64(0)
+	b, sequence, err := scanFile(f, map[string]leafFunc{
+		string(corruptBucket): func(uint32, []byte, []byte) error { return nil },
+		string(itemsBucket): func(_ uint32, k, v []byte) error {
+			n++
+			each(k, v)
+			return nil
+		},
 	})
-}
-
-func scanBucket(b *bbolt.Bucket, each func(key, value []byte)) error {
-	if b == nil {
-		return errors.New("a bucket is missing")
+	if err == nil && len(sequence) != 2 {
+		err = errors.New("a bucket is missing")
 	}
-	var last []byte
-	return b.ForEach(func(k, v []byte) error {
-		// Keys that do not rise are pages that point at each other; following them might not end.
-		if bytes.Compare(k, last) <= 0 {
-			return errors.New("its keys are out of order")
-		}
-		last = k
-		each(k, v)
-		return nil
-	})
+	if err == nil && n != sequence[string(itemsBucket)] {
+		err = fmt.Errorf("it shows %d items of %d", n, sequence[string(itemsBucket)])
+	}
+	if err != nil {
+		return false, damagedDB(path, err)
+	}
+	return !b.oneMeta, nil
 }
 
 // createDB makes an empty database under its temporary name, lets fill write to it, and renames

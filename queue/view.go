@@ -15,13 +15,15 @@ type View struct{ store }
 // one to ask. While a View is open a daemon cannot start.
 func OpenReadOnly(dir string) (*View, error) {
 	v := &View{store{layout: layout{dir}}}
-	if err := scan(v.layout.db(), func(_, _ []byte) {}); err != nil {
+	// Open first: a daemon that holds the lock may be writing what scan would read.
+	db, err := openDB(v.layout.db(), true)
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if v.store.db, err = openDB(v.layout.db(), true); err != nil {
-		return nil, err
+	if _, err := scan(v.layout.db(), func(_, _ []byte) {}); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
+	v.store.db = db
 	return v, nil
 }
 
