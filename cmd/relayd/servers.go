@@ -48,7 +48,11 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 		servers[service] = pop3.New(pop3.Config{
 			Hostname: cfg.Hostname, Auth: h.users, TLS: h.certs.ServerConfig(), Log: h.log,
 			Open: func(ctx context.Context, mailbox relay.Address) (pop3.Maildrop, error) {
-				return mail.Maildrop(ctx, mailbox)
+				drop, err := mail.Maildrop(ctx, mailbox)
+				if err != nil {
+					return nil, err
+				}
+				return drop, nil
 			},
 			PlaintextOK: h.plaintextOK,
 			Limits: pop3.Limits{
