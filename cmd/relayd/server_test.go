@@ -29,13 +29,19 @@ var sockets atomic.Int64
 
 // launch starts path in dir and returns when it is ready.
 func launch(path, dir string, args ...string) (*server, error) {
+	cmd := exec.Command(path, args...)
+	cmd.Dir = dir
+	return launchCommand(cmd)
+}
+
+// launchCommand starts a command that becomes relayd and returns when it is ready.
+func launchCommand(cmd *exec.Cmd) (*server, error) {
 	name := fmt.Sprintf("@relayd-test-%d-%d", os.Getpid(), sockets.Add(1))
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
 		return nil, err
 	}
-	d := &server{cmd: exec.Command(path, args...), notify: conn, addrs: map[string]string{}}
-	d.cmd.Dir = dir
+	d := &server{cmd: cmd, notify: conn, addrs: map[string]string{}}
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -208,6 +209,15 @@ func (l *countingListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return &countingConn{Conn: conn, service: l.metrics.service(l.name), closed: l.metrics.Connected(l.name)}, nil
+}
+
+// SetDeadline bounds Accept where the listener can: smtpd needs it to turn a client away when
+// descriptors have run out.
+func (l *countingListener) SetDeadline(t time.Time) error {
+	if timed, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		return timed.SetDeadline(t)
+	}
+	return errors.ErrUnsupported
 }
 
 type countingConn struct {

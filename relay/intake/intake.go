@@ -61,7 +61,9 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	s := in.settings.Load()
 	o.Trusted = s.Directory.Trusts(o.Client.Addr())
 	if strings.HasPrefix(o.Service, "submission") && !s.Directory.mayRelay(o) {
-		return nil, relay.Refuse("intake: begin", 530, "5.7.0", "log in first")
+		err := relay.Refuse("intake: begin", 530, "5.7.0", "log in first")
+		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
+		return nil, err
 	}
 	if err := in.disk.check(s.Limits.MinFreeDisk + p.Size); err != nil {
 		in.log.Error("refused", "client", o.Client, "from", from, "code", 452, "err", err)
