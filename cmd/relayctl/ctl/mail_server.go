@@ -61,9 +61,10 @@ func (a *app) listener(ctx context.Context, t transport, services []string) (end
 	return endpoint{}, hint(fmt.Errorf("relayd does not listen for %s", services[0]), "--server HOST:PORT names another server")
 }
 
-// listeners are those of the configuration, or with --data-dir those of the running relayd.
+// listeners are those of the configuration, or with --data-dir or --config dev, which can be
+// told to listen elsewhere, those of the running relayd.
 func (a *app) listeners(ctx context.Context) ([]admin.Address, error) {
-	if a.dataFlag != "" {
+	if a.dataFlag != "" || a.isDev() {
 		c, err := a.dial()
 		if err != nil {
 			return nil, err

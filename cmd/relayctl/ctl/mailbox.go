@@ -323,8 +323,10 @@ func (m *mailbox) remove(ctx context.Context, number string) error {
 	if err != nil {
 		return fmt.Errorf("letter %d: %w", d.Number, err)
 	}
-	m.say("deleted letter %d\n", d.Number)
-	m.letters = slices.DeleteFunc(m.letters, func(x digest) bool { return x.Number == d.Number })
+	// d points into the list that is about to change.
+	gone := d.Number
+	m.letters = slices.DeleteFunc(m.letters, func(x digest) bool { return x.Number == gone })
+	m.say("deleted letter %d\n", gone)
 	m.shown = nil
 	return nil
 }
