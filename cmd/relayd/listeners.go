@@ -77,12 +77,14 @@ func listenHint(err error) string {
 	return ""
 }
 
-// addresses are the listeners as words, service=address, for the log, the service manager and
-// `relayctl status`.
+// addresses are the listeners as words, service=address, for the log and the service manager.
+// The control socket is not one of them: it is always at the same place.
 func addresses(open []listener) string {
-	words := make([]string, len(open))
-	for i, o := range open {
-		words[i] = o.service + "=" + o.Addr().String()
+	var words []string
+	for _, o := range open {
+		if o.service != controlService {
+			words = append(words, o.service+"="+o.Addr().String())
+		}
 	}
 	return strings.Join(words, " ")
 }

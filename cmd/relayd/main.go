@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ var errUsage = errors.New("wrong usage")
 type options struct {
 	configFile string
 	dataDir    string
+	listen     []string
 	dev        bool
 	check      bool
 }
@@ -60,7 +62,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := cmd.Flags()
 	flags.StringVar(&o.configFile, "config", config.DefaultPath, "the configuration `file`")
 	flags.BoolVar(&o.dev, "dev", false, "run the development office: loopback only, no file needed")
-	flags.StringVar(&o.dataDir, "data", "data", "with --dev: the `folder` for its mail")
+	flags.StringVar(&o.dataDir, "data", devData, "with --dev: the `folder` for its mail")
+	flags.StringArrayVar(&o.listen, "listen", nil, "with --dev: another address for a service, `SERVICE=127.0.0.1:PORT`; repeatable")
 	flags.BoolVarP(&o.check, "test", "t", false, "check the configuration and exit")
 	cmd.MarkFlagsMutuallyExclusive("config", "dev")
 	err := cmd.ExecuteContext(ctx)
@@ -78,7 +81,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	load := func() (*config.Config, error) { return config.Load(o.configFile) }
 	if o.dev {
-		load = func() (*config.Config, error) { return config.Dev(o.dataDir), nil }
+		load = func() (*config.Config, error) { return devConfig(o.dataDir, o.listen) }
+	}
+	if !o.dev && len(o.listen) > 0 {
+		return fmt.Errorf("%w: --listen is for --dev; the addresses of an office stand in [listen]", errUsage)
 	}
 	cfg, err := load()
 	if err != nil {
@@ -88,7 +94,7 @@ func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "warning: %s\n", w)
 	}
 	if o.check {
-		fmt.Fprintf(stdout, "%s is fine\n", o.configFile)
+		fmt.Fprintf(stdout, "%s is fine\n", cmp.Or(cfg.Path, "the development office"))
 		return nil
 	}
 	h, err := build(ctx, cfg, load, stderr)

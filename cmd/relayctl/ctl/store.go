@@ -24,12 +24,19 @@ const devData = "data"
 
 // load reads the configuration that --config names.
 func (a *app) load() (*config.Config, error) {
-	if a.configFile == devName {
-		if _, err := os.Stat(devName); errors.Is(err, fs.ErrNotExist) {
-			return config.Dev(devData), nil
-		}
+	if a.isDev() {
+		return config.Dev(devData), nil
 	}
 	return config.Load(a.configFile)
+}
+
+// isDev says whether --config means the development office, not a file that is called so.
+func (a *app) isDev() bool {
+	if a.configFile != devName {
+		return false
+	}
+	_, err := os.Stat(devName)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // dataDir is where the data lies.
@@ -52,7 +59,11 @@ func (a *app) dial() (*admin.Client, error) {
 	}
 	c, err := admin.Dial(dir)
 	if errors.Is(err, admin.ErrNotRunning) {
-		return nil, fmt.Errorf("%w (no answer on %s)", admin.ErrNotRunning, filepath.Join(dir, admin.SocketName))
+		err = fmt.Errorf("%w (no answer on %s)", admin.ErrNotRunning, filepath.Join(dir, admin.SocketName))
+		if a.dataFlag == "" && a.isDev() {
+			err = hint(err, "make run, in this folder, starts the development office")
+		}
+		return nil, err
 	}
 	return c, err
 }
