@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bufio"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type bodyWriter struct {
 	buf  *bufio.Writer
 	sum  hash.Hash32
 	size int64
+	bit8 bool // an octet above 127 was written: the letter needs 8BITMIME (RFC 6152)
 }
 
 func newBodyWriter(f *os.File) *bodyWriter {
@@ -48,7 +50,23 @@ func (w *bodyWriter) Write(p []byte) (int, error) {
 	n, err := w.buf.Write(p)
 	w.sum.Write(p[:n])
 	w.size += int64(n)
+	w.bit8 = w.bit8 || has8Bit(p[:n])
 	return n, err
+}
+
+// has8Bit looks at eight octets at a time: every letter passes here.
+func has8Bit(p []byte) bool {
+	for ; len(p) >= 8; p = p[8:] {
+		if binary.LittleEndian.Uint64(p)&0x8080808080808080 != 0 {
+			return true
+		}
+	}
+	for _, c := range p {
+		if c >= 0x80 {
+			return true
+		}
+	}
+	return false
 }
 
 // finish writes the trailer. env.Size is that of the body.

@@ -81,14 +81,16 @@ func (s *staged) Commit(ctx context.Context) error {
 }
 
 func (s *staged) commit(ctx context.Context) error {
-	s.env.Size = s.body.size
+	s.env.Size, s.env.Body8Bit = s.body.size, s.body.bit8
 	if err := s.body.finish(s.env); err != nil {
 		return err
 	}
+	s.q.step("queue: body written")
 	w := durable.Write{Files: []*os.File{s.body.file}, Dirs: []string{s.q.bodies()}}
 	if err := s.q.flush.Flush(ctx, w); err != nil {
 		return err
 	}
+	s.q.step("queue: body flushed")
 	if err := s.body.file.Close(); err != nil {
 		return err
 	}
