@@ -306,7 +306,8 @@ func TestSeed_S1_6_SendForm(t *testing.T) {
 	}
 	want := []string{"MAIL FROM:<ann@office.test>", "RCPT TO:<bob@office.test>", "RCPT TO:<eve@partner.example>"}
 	for i, line := range o.told()[1:4] {
-		if !strings.HasPrefix(line, want[i]) {
+		// SMTPUTF8 is not for a letter that does without.
+		if !strings.HasPrefix(line, want[i]) || strings.Contains(line, "SMTPUTF8") {
 			t.Errorf("said %q", line)
 		}
 	}
@@ -513,11 +514,13 @@ func TestMailEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	addr := listen(t, func(conn net.Conn) {
+		io.WriteString(conn, "+OK\r\n")
+		conn.Read(make([]byte, 10))
 		cancel()
 		io.Copy(io.Discard, conn)
 	})
 	err := endpoint{addr: addr}.maildrop(ctx, "ann", "x", func(*popSession) error { return nil })
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }
