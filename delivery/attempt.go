@@ -15,7 +15,9 @@ import (
 // attempt makes one attempt at item and brings it to an end, whatever happens.
 func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	start := time.Now()
+	d.Step("attempt: begun")
 	got, err := d.deliver(ctx, item)
+	d.Step("attempt: made")
 	if errors.Is(err, queue.ErrNotFound) {
 		return // dropped by the operator meanwhile: nobody is to hear of it
 	}
@@ -105,6 +107,7 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 	warn := step == queue.StepWarn && !item.Warned && len(deferred) > 0 && !item.From.IsNull()
 	if len(delivered) > 0 && (len(failed) > 0 || warn) {
 		d.settle(ctx, item, delivered, false)
+		d.Step("attempt: partly settled")
 		delivered = nil
 	}
 	failed = d.reportFailed(ctx, item, failed)
@@ -112,6 +115,7 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 	d.tell(item, deferred)
 	warned := warn && d.reportDelayed(ctx, item, deferred)
 	d.settle(ctx, item, slices.Concat(delivered, failed, deferred), warned)
+	d.Step("attempt: settled")
 }
 
 // tell logs what came of each recipient.

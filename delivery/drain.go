@@ -41,6 +41,9 @@ type Options struct {
 	Total          int           // attempts at the same time; default 100
 	PerDestination int           // of them to one domain; default 10
 	Grace          time.Duration // for running attempts when Run's context ends; default 10 s
+
+	// Step is told what is done of an attempt and a report; tests crash there, nil elsewhere.
+	Step func(name string)
 }
 
 // The defaults of Options.
@@ -84,6 +87,9 @@ func New(o Options) *Drain {
 	}
 	if o.Grace <= 0 {
 		o.Grace = defaultGrace
+	}
+	if o.Step == nil {
+		o.Step = func(string) {}
 	}
 	return &Drain{
 		Options: o,

@@ -67,11 +67,13 @@ func (d *Drain) report(ctx context.Context, item queue.Item, r dsn.Report) error
 		ID: r.ID, Rcpts: []relay.Recipient{{Addr: item.From}}, Accepted: now,
 		Size: int64(letter.Len()), UTF8: !item.From.IsASCII(),
 	}
+	d.Step("report: composed")
 	err := d.submit(ctx, env, &letter)
 	if f, ok := errors.AsType[*relay.Failure](err); ok && f.Reply.Permanent() {
 		d.log.Warn("nobody to report to", "id", item.ID, "from", item.From, "err", err)
 		return nil
 	}
+	d.Step("report: submitted")
 	if err == nil {
 		d.log.Info("reported", "id", item.ID, "from", item.From, "kind", string(r.Kind), "report", env.ID)
 	}

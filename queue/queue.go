@@ -24,6 +24,9 @@ type Options struct {
 	Schedule Schedule         // zero: DefaultSchedule
 	Flush    *durable.Flusher // of the file system the directory is on; nil: one of our own
 	Log      *slog.Logger     // nil: nothing is logged
+
+	// Step is told what is done of a commit, a Take and a Settle; tests crash there, nil elsewhere.
+	Step func(name string)
 }
 
 // Queue keeps the letters. It implements relay.Stager. All methods may be called at once.
@@ -35,6 +38,7 @@ type Queue struct {
 	clock clock
 	wake  chan struct{}
 	lock  *os.File
+	step  func(name string)
 
 	ownFlush bool
 
@@ -57,11 +61,14 @@ type Queue struct {
 func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
-		log:   o.Log, flush: o.Flush, schedule: o.Schedule,
+		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step,
 		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}), index: newIndex(),
 	}
 	if q.log == nil {
 		q.log = slog.New(slog.DiscardHandler)
+	}
+	if q.step == nil {
+		q.step = func(string) {}
 	}
 	q.group = durable.NewGroup(maxGroup, q.commit)
 	if err := q.start(); err != nil {
@@ -287,11 +294,13 @@ func (q *Queue) commit(batch []*op) error {
 	if err := t.seal(); err != nil {
 		return errors.Join(err, btx.Rollback())
 	}
+	q.step("queue: applied")
 	if !t.dirty {
 		err = btx.Rollback()
 	} else if err = btx.Commit(); err != nil && !q.visible(id) {
 		return err
 	}
+	q.step("queue: committed")
 	// A commit whose very last sync failed is visible all the same, though not promised: the
 	// index must show what the database shows.
 	q.mu.Lock()

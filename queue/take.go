@@ -31,6 +31,7 @@ func (q *Queue) Take(ctx context.Context, now time.Time, n int, skip func(relay.
 		q.giveBack(picked)
 		return nil, fmt.Errorf("queue: take: %w", err)
 	}
+	q.step("queue: taken")
 	for key, err := range t.broken {
 		q.setItemAside(key, err)
 	}
@@ -171,8 +172,10 @@ func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warne
 	if err != nil {
 		return fmt.Errorf("queue: settle %s: %w", k, err)
 	}
+	q.step("queue: settled")
 	if s.last {
 		q.removeBodies(k.ID)
+		q.step("queue: body removed")
 	}
 	return nil
 }

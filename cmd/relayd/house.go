@@ -57,6 +57,10 @@ type house struct {
 
 func (h *house) config() *config.Config { return h.cfg.Load() }
 
+// step is told what has just been done of a letter's accept, attempt, settling or report. Nothing
+// in the program sets it: tests do, to end the process there.
+var step func(name string)
+
 // build makes every room and opens every listener, so that whatever can go wrong does so before
 // the first client is greeted.
 func build(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) (h *house, err error) {
@@ -126,13 +130,16 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.later(mail.Close)
+	if step != nil {
+		mail.SetStep(step)
+	}
 	h.queue, err = queue.Open(filepath.Join(cfg.DataDir, "queue"),
-		queue.Options{Schedule: schedule(cfg), Flush: flush, Log: h.log})
+		queue.Options{Schedule: schedule(cfg), Flush: flush, Log: h.log, Step: step})
 	if err != nil {
 		return err
 	}
 	h.later(h.queue.Close)
-	h.intake = intake.New(intake.Options{Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log})
+	h.intake = intake.New(intake.Options{Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step})
 	h.pop3 = h.popServers(cfg, mail)
 	h.setIntake(cfg)
 	return nil
@@ -157,7 +164,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.drain = delivery.New(delivery.Options{
 		Queue: h.queue, Deliverer: h.client, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Log: h.log,
-		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace,
+		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil
 }

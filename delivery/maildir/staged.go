@@ -187,6 +187,7 @@ func (st *Staged) release() {
 
 // publish gives the letter its names and makes them durable.
 func (st *Staged) publish(ctx context.Context) error {
+	st.store.step("maildir: written")
 	file := st.unique + sizePart(st.size, st.size+st.bare)
 	w := durable.Write{Files: []*os.File{st.file}}
 	debts := make([]debt, len(st.boxes))
@@ -202,6 +203,7 @@ func (st *Staged) publish(ctx context.Context) error {
 			return err
 		}
 		st.out = append(st.out, to)
+		st.store.step("maildir: named")
 		debts[i] = b.owes()
 		w.Dirs = append(append(w.Dirs, filepath.Dir(to)), debts[i].dirs...)
 		if debts[i].foreign {
@@ -213,6 +215,7 @@ func (st *Staged) publish(ctx context.Context) error {
 	if err := st.store.flush.Flush(ctx, w); err != nil {
 		return err
 	}
+	st.store.step("maildir: flushed")
 	for i, b := range st.boxes {
 		b.paid(debts[i])
 	}

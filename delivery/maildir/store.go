@@ -23,6 +23,7 @@ type Store struct {
 	host  string // hostname, fit for file names
 	flush *durable.Flusher
 	log   *slog.Logger
+	step  func(name string) // see SetStep
 
 	torn bool // letters of before the last boot may be torn
 	stop context.CancelFunc
@@ -59,7 +60,7 @@ func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger) (*Sto
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Store{
-		root: root, dev: dev, host: hostPart(hostname), flush: flush, log: log.With("room", "maildir"),
+		root: root, dev: dev, host: hostPart(hostname), flush: flush, log: log.With("room", "maildir"), step: func(string) {},
 		stop: stop, boxes: map[relay.Address]*box{},
 	}
 	boot := bootID()
@@ -67,6 +68,9 @@ func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger) (*Sto
 	s.work.Go(func() { s.sweep(ctx, boot) })
 	return s, nil
 }
+
+// SetStep has f told what is done of a commit; tests crash there. It comes before the first Stage.
+func (s *Store) SetStep(f func(name string)) { s.step = f }
 
 // Close stops the sweep and waits for it. Letters that are staged stay valid.
 func (s *Store) Close() error {

@@ -31,6 +31,7 @@ type Intake struct {
 	log            *slog.Logger
 	settings       atomic.Pointer[Settings]
 	buffers        sync.Pool
+	step           func(name string)
 }
 
 // Options are what an Intake is made of.
@@ -38,12 +39,16 @@ type Options struct {
 	Local, Foreign relay.Stager // the maildirs and the queue
 	DataDir        string       // whose free space is watched
 	Log            *slog.Logger
+	Step           func(name string) // told what is done of an accept; tests crash there, nil elsewhere
 }
 
 // New makes an Intake. It is ready when Set has been called once.
 func New(o Options) *Intake {
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
 	return &Intake{
-		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir},
+		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir}, step: o.Step,
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 	}

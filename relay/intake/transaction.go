@@ -102,6 +102,7 @@ func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more
 	if err != nil {
 		return 0, err
 	}
+	t.in.step("accept: staged")
 	out := fanout(routes)
 	if _, err := out.Write(h.raw); err != nil {
 		return 0, err
@@ -114,10 +115,12 @@ func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more
 			return 0, err
 		}
 	}
+	t.in.step("accept: written")
 	for _, r := range routes {
 		if err := r.Commit(ctx); err != nil {
 			return 0, err
 		}
+		t.in.step("accept: route committed")
 	}
 	return size, nil
 }
