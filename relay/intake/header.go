@@ -11,11 +11,12 @@ import (
 	"relayd/relay"
 )
 
-// maxHeader bounds what is held in memory of a letter: its header, in octets.
-const maxHeader = 1 << 20
+// maxHeader bounds what is held in memory of a letter, and looked at, in octets. The trace fields
+// that give a loop away stand at the top of a header, so what lies beyond is taken unseen.
+const maxHeader = 256 << 10
 
 // header is what intake looks at in a letter before it stages it. Acceptance never depends on
-// the header being well-formed; only loops and sheer size refuse.
+// the header being well-formed; only loops refuse.
 type header struct {
 	raw         []byte // the header and whatever of the body was read along with it
 	received    int
@@ -30,14 +31,11 @@ type header struct {
 func readHeader(body io.Reader, buf []byte) (h header, more bool, err error) {
 	more = true
 	end, scanned := -1, 0
-	for end < 0 && more {
+	for end < 0 && more && len(buf) < maxHeader {
 		if len(buf) == cap(buf) {
-			if len(buf) >= maxHeader {
-				return header{}, false, relay.Refuse("intake: header", 552, "5.3.4", "the header of the message is larger than 1 MiB")
-			}
-			buf = slices.Grow(buf, len(buf)+1)
+			buf = slices.Grow(buf, min(len(buf)+1, maxHeader-len(buf)))
 		}
-		n, err := body.Read(buf[len(buf):cap(buf)])
+		n, err := body.Read(buf[len(buf):min(cap(buf), maxHeader)])
 		buf = buf[:len(buf)+n]
 		switch {
 		case err == io.EOF:
@@ -48,17 +46,20 @@ func readHeader(body io.Reader, buf []byte) (h header, more bool, err error) {
 		end = headerEnd(buf, scanned)
 		scanned = max(0, len(buf)-3)
 	}
+	whole := end >= 0 || !more
 	if end < 0 {
 		end = len(buf)
 	}
 	h = scanHeader(buf[:end])
 	h.raw = buf
+	// What was not seen may hold anything.
+	h.nonASCII = h.nonASCII || !whole
 	return h, more, nil
 }
 
 // headerEnd finds the octet behind the header's last CRLF, looking from `from` on.
 func headerEnd(b []byte, from int) int {
-	if bytes.HasPrefix(b, []byte("\r\n")) {
+	if bytes.HasPrefix(b, []byte("\r\n")) || startsFolded(b) {
 		return 0
 	}
 	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
@@ -66,6 +67,10 @@ func headerEnd(b []byte, from int) int {
 	}
 	return -1
 }
+
+// startsFolded says whether the letter begins with a continuation line, which continues nothing:
+// the letter has no header (RFC 5322 §2.2.3).
+func startsFolded(b []byte) bool { return len(b) > 0 && (b[0] == ' ' || b[0] == '\t') }
 
 func scanHeader(b []byte) header {
 	var h header
@@ -143,7 +148,7 @@ func localTrace(env relay.Envelope, h header, received string) string {
 	for _, a := range nameable(env.Rcpts, h, func(r relay.Recipient) relay.Address { return r.Addr }) {
 		fmt.Fprintf(&b, "Delivered-To: %s\r\n", a)
 	}
-	b.WriteString(received)
+	b.WriteString(received + h.divider())
 	return b.String()
 }
 
@@ -154,8 +159,17 @@ func foreignTrace(env relay.Envelope, h header, received string) string {
 	for _, a := range nameable(env.Rcpts, h, aliasOf) {
 		fmt.Fprintf(&b, "Delivered-To: %s\r\n", a)
 	}
-	b.WriteString(received)
+	b.WriteString(received + h.divider())
 	return b.String()
+}
+
+// divider stands between our trace and the letter. One that begins with a continuation line would
+// otherwise go on with our Received field, and a stranger's words would look like ours.
+func (h header) divider() string {
+	if startsFolded(h.raw) {
+		return "\r\n"
+	}
+	return ""
 }
 
 // aliasOf is the alias through which a foreign recipient was reached; null when the client named

@@ -23,6 +23,7 @@ var d0 = time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
 type store struct {
 	letters                      []letter
 	failStage, failWrite, failAt error
+	onStage                      func() // nil: nothing
 	aborted                      int
 }
 
@@ -39,6 +40,9 @@ type slot struct {
 }
 
 func (s *store) Stage(_ context.Context, env relay.Envelope) (relay.Staged, error) {
+	if s.onStage != nil {
+		s.onStage()
+	}
 	return &slot{s: s, env: env}, s.failStage
 }
 
@@ -81,6 +85,11 @@ func newHouse(t *testing.T) *house {
 
 func (h *house) send(t *testing.T, o relay.Origin, body string, rcpts ...string) (relay.ID, error) {
 	t.Helper()
+	return h.receive(t, o, strings.NewReader(body), rcpts...)
+}
+
+func (h *house) receive(t *testing.T, o relay.Origin, body io.Reader, rcpts ...string) (relay.ID, error) {
+	t.Helper()
 	from, err := relay.ParseAddress("writer@partner.example", false)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +108,7 @@ func (h *house) send(t *testing.T, o relay.Origin, body string, rcpts ...string)
 			return "", err
 		}
 	}
-	return tx.Receive(t.Context(), strings.NewReader(body))
+	return tx.Receive(t.Context(), body)
 }
 
 const hello = "Subject: hello\r\n\r\nbody\r\n"
@@ -262,9 +271,56 @@ func TestHeaderOfAnySize(t *testing.T) {
 			}
 		}
 	}
-	_, err := newHouse(t).send(t, stranger, "X: "+strings.Repeat("x", 3<<20)+"\r\n\r\n", "ann@office.example")
-	if f, ok := errors.AsType[*relay.Failure](err); !ok || f.Reply.Code != 552 {
-		t.Errorf("a header of 3 MiB: %v", err)
+}
+
+// A header without end, or a letter that never had one, is taken like any other, and only so
+// much of it is held in memory before the letter is staged.
+func TestEndlessHeaderIsTakenAndNotHeld(t *testing.T) {
+	for name, body := range map[string]string{
+		"one field of 3 MiB": "X: " + strings.Repeat("x", 3<<20) + "\r\n\r\nbody\r\n",
+		"no header at all":   strings.Repeat("a line of text\r\n", 200_000),
+		"header only":        strings.Repeat("X-Many: y\r\n", 200_000),
+	} {
+		h := newHouse(t)
+		wire := &counted{Reader: strings.NewReader(body)}
+		h.local.onStage = func() {
+			if wire.n > 256<<10 {
+				t.Errorf("%s: %d octets were read before the letter was staged", name, wire.n)
+			}
+		}
+		if _, err := h.receive(t, stranger, wire, "ann@office.example"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !strings.HasSuffix(h.local.letters[0].body, "\r\n"+body) {
+			t.Errorf("%s: came out changed", name)
+		}
+	}
+}
+
+// counted knows how much has been read of it.
+type counted struct {
+	io.Reader
+	n int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+// A letter that begins with a blank would continue our own Received field and put words into our
+// mouth: it has no header, and an empty line says so.
+func TestFirstLineCannotContinueOurTrace(t *testing.T) {
+	for _, rest := range []string{" by forged.example; yesterday\r\nFrom: x\r\n\r\nbody\r\n", "\tx\r\n", " "} {
+		h := newHouse(t)
+		if _, err := h.send(t, trusted, rest, "ann@office.example", "dora@partner.example"); err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range []string{h.local.letters[0].body, h.foreign.letters[0].body} {
+			if !strings.HasSuffix(got, "\r\n\r\n"+rest) {
+				t.Errorf("%q became %q", rest, got)
+			}
+		}
 	}
 }
 
