@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -28,6 +29,7 @@ type letter struct {
 	id      relay.ID
 	size    int64
 	entries []*entry // sorted by domain
+	one     [1]*entry
 }
 
 // dest is one domain and those of its items that wait.
@@ -63,8 +65,18 @@ func (d *dest) before(o *dest) bool {
 	return d.waiting.list[0].before(o.waiting.list[0])
 }
 
-func newIndex() *index {
-	return &index{letters: map[relay.ID]*letter{}, dests: map[relay.Domain]*dest{}}
+func newIndex(letters int) *index {
+	return &index{letters: make(map[relay.ID]*letter, letters), dests: map[relay.Domain]*dest{}}
+}
+
+// key is ParseKey; domains that the index knows need not be looked at again.
+func (x *index) key(raw []byte) (Key, error) {
+	id, domain, _ := bytes.Cut(raw, []byte("/"))
+	if d := x.dests[relay.Domain(domain)]; d != nil {
+		got, err := relay.ParseID(string(id))
+		return Key{got, d.domain}, err
+	}
+	return ParseKey(string(raw))
 }
 
 // add enters an item that is not in the index yet.
@@ -72,6 +84,7 @@ func (x *index) add(k Key, h header, next int64) *entry {
 	l := x.letters[k.ID]
 	if l == nil {
 		l = &letter{id: k.ID, size: h.size}
+		l.entries = l.one[:0] // most letters go to one domain
 		x.letters[k.ID] = l
 		x.octets += h.size
 	}

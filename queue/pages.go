@@ -45,6 +45,7 @@ type boltFile struct {
 	f        io.ReaderAt
 	pageSize int64
 	seen     map[uint64]bool // pages met; a second meeting is damage, and might never end
+	spare    [][]byte        // buffers of pages that are done with
 
 	root, high, freelist uint64
 	oneMeta              bool // one of the two meta pages is damaged: the newest transaction may be lost
@@ -144,7 +145,7 @@ func (b *boltFile) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= b.high {
 		return nil, badPage(id, "no such page")
 	}
-	p := make([]byte, b.pageSize)
+	p := b.buffer()
 	if _, err := b.f.ReadAt(p, int64(id)*b.pageSize); err != nil {
 		return nil, badPage(id, err.Error())
 	}
@@ -169,6 +170,15 @@ func (b *boltFile) page(id uint64) ([]byte, error) {
 	return p, nil
 }
 
+func (b *boltFile) buffer() []byte {
+	if n := len(b.spare); n > 0 {
+		p := b.spare[n-1]
+		b.spare = b.spare[:n-1]
+		return p
+	}
+	return make([]byte, b.pageSize)
+}
+
 // walk hands over the elements below a page, whose keys must lie in [low, high), rising; nil is no
 // bound. It returns the last key.
 func (b *boltFile) walk(id uint64, low, high []byte, depth int, each leafFunc) ([]byte, error) {
@@ -181,7 +191,12 @@ func (b *boltFile) walk(id uint64, low, high []byte, depth int, each leafFunc) (
 	}
 	switch order.Uint16(p[8:]) {
 	case pageLeaf:
-		return b.leaf(id, p, low, high, each)
+		last, err := b.leaf(id, p, low, high, each)
+		last = bytes.Clone(last)
+		if int64(len(p)) == b.pageSize {
+			b.spare = append(b.spare, p)
+		}
+		return last, err
 	case pageBranch:
 		return b.branch(id, p, low, high, depth, each)
 	}

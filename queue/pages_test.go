@@ -14,31 +14,10 @@ import (
 
 // Whatever the file holds, reading it ends, without a panic.
 func FuzzPages(f *testing.F) {
-	dir := f.TempDir()
-	for _, n := range []int{0, 1, 100} {
-		l := layout{filepath.Join(dir, string(rune('a'+n%26)))}
-		os.Mkdir(l.dir, 0o700)
-		err := l.createDB(func(db *bbolt.DB) error {
-			return db.Update(func(btx *bbolt.Tx) error {
-				t := newTx(btx)
-				for range n {
-					k := Key{relay.NewID(time.Now()), "a.example"}
-					if err := t.add(k, bytes.Repeat([]byte{7}, 500)); err != nil {
-						return err
-					}
-				}
-				return t.seal()
-			})
-		})
-		if err != nil {
-			f.Fatal(err)
-		}
-		b, err := os.ReadFile(l.db())
-		if err != nil {
-			f.Fatal(err)
-		}
-		for at := 0; at < len(b) && at < 1<<16; at += 997 {
-			f.Add(b[:min(len(b), 1<<16)], uint16(at), byte(at))
+	for _, n := range []int{0, 1, 40} {
+		b := smallDB(f, n)
+		for at := 0; at < len(b); at += 331 {
+			f.Add(b, uint16(at), byte(at))
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte, at uint16, change byte) {
@@ -49,4 +28,46 @@ func FuzzPages(f *testing.F) {
 		count := func(uint32, []byte, []byte) error { return nil }
 		scanFile(bytes.NewReader(b), map[string]leafFunc{"items": count, "corrupt": count})
 	})
+}
+
+// smallDB is a database of pages small enough to fuzz.
+func smallDB(t testing.TB, items int) []byte {
+	path := filepath.Join(t.TempDir(), "db")
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{PageSize: 1024, NoFreelistSync: items%2 == 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(btx *bbolt.Tx) error {
+		btx.CreateBucket(itemsBucket)
+		btx.CreateBucket(corruptBucket)
+		t := newTx(btx)
+		for range items {
+			k := Key{relay.NewID(time.Now()), "a.example"}
+			if err := t.add(k, bytes.Repeat([]byte{7}, 100)); err != nil {
+				return err
+			}
+		}
+		return t.seal()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := int64(0)
+	db.View(func(btx *bbolt.Tx) error { used = btx.Size(); return nil })
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	_, sequence, err := scanFile(bytes.NewReader(b), map[string]leafFunc{
+		"items":   func(uint32, []byte, []byte) error { got++; return nil },
+		"corrupt": func(uint32, []byte, []byte) error { return nil },
+	})
+	if err != nil || got != items || sequence["items"] != uint64(items) {
+		t.Fatalf("read %d items of %d, sequence %v: %v", got, items, sequence, err)
+	}
+	return b[:used]
 }

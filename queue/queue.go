@@ -62,7 +62,7 @@ func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
 		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step,
-		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}), index: newIndex(),
+		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if q.log == nil {
 		q.log = slog.New(slog.DiscardHandler)
@@ -101,6 +101,7 @@ func (q *Queue) start() error {
 			return err
 		}
 	}
+	q.index = newIndex(len(names))
 	bad, complete, err := q.load()
 	if err != nil {
 		return err
@@ -152,7 +153,7 @@ func (q *Queue) load() (bad map[string]error, complete bool, err error) {
 	bad = map[string]error{}
 	now, longest := time.Now(), q.schedule.Longest()
 	complete, err = scan(q.layout.db(), func(key, value []byte) {
-		k, err := ParseKey(string(key))
+		k, err := q.index.key(key)
 		if err != nil {
 			bad[string(key)] = fmt.Errorf("%w: %v", errRecord, err)
 			return

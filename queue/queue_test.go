@@ -251,7 +251,7 @@ func TestStageRefuses(t *testing.T) {
 func TestModes(t *testing.T) {
 	f := newOffice(t)
 	f.send("x@a.example")
-	filepath.WalkDir(f.dir, func(path string, d os.DirEntry, err error) error {
+	filepath.WalkDir(f.dir, func(path string, d os.DirEntry, _ error) error {
 		info, err := d.Info()
 		if err != nil {
 			t.Fatal(err)
