@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 0
 
-.PHONY: build run test check fuzz bench interop clean
+.PHONY: build run test check fuzz crash bench interop clean
 
 build: ## static binaries in ./bin
 	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/ ./cmd/relayd ./cmd/relayctl
@@ -29,6 +29,9 @@ fuzz: ## every fuzz target for FUZZTIME each
 	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg; \
 	  done; done
+
+crash: ## 200 kills at random moments and 200 at named steps, and every letter counted
+	RELAYD_CRASHES=200 $(GO) test -count=1 -run '^TestCrash' -timeout 30m -v ./cmd/relayd
 
 bench: ## benchmarks and the machine's own limits; never a pass or fail
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"relayd":   main,
+		"relayd":   func() { step = dieAt(os.Getenv(dieAtEnv)); main() },
 		"relayctl": func() { os.Exit(ctl.Main(os.Args[1:])) },
 	})
 }

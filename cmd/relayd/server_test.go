@@ -42,7 +42,7 @@ func launchCommand(cmd *exec.Cmd) (*server, error) {
 		return nil, err
 	}
 	d := &server{cmd: cmd, notify: conn, addrs: map[string]string{}}
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)
+	d.cmd.Env = append(d.cmd.Environ(), "NOTIFY_SOCKET="+name)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	if err := d.cmd.Start(); err != nil {
