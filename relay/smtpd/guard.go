@@ -39,7 +39,6 @@ type guard struct {
 	chunk    chunk  // of the BDAT command in flight
 	heard    []byte // what go-smtp has said to it
 	answer   *relay.Reply
-	greeted  bool
 	dead     string // why the connection is over; empty while it lives
 	closed   bool
 }
@@ -53,13 +52,11 @@ type letter struct {
 	refused int
 }
 
-const (
-	verbGreeting verb = "greeting" // in flight while go-smtp greets
-	verbAuthData verb = "authdata" // in flight while go-smtp works at an answer to its challenge
-)
+// verbAuthData is in flight while go-smtp works at an answer to its challenge.
+const verbAuthData verb = "authdata"
 
 func newGuard(srv *Server, set *settings, c net.Conn, client netip.AddrPort) *guard {
-	g := &guard{srv: srv, set: set, log: srv.log, opened: time.Now(), inFlight: verbGreeting}
+	g := &guard{srv: srv, set: set, log: srv.log, opened: time.Now()}
 	g.wire.init(c, set.limits.CommandTimeout)
 	g.peer = peer{client: client, server: addrPort(c.LocalAddr())}
 	return g
@@ -73,6 +70,8 @@ func (g *guard) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
+	// Whatever go-smtp has said so far, such as its own greeting, is no answer to this.
+	g.heard = g.heard[:0]
 	n = copy(p, g.feed)
 	g.feed = g.feed[n:]
 	return n, nil
@@ -137,15 +136,19 @@ func (g *guard) leave() {
 	}
 }
 
+// prelude greets the client and answers it until go-smtp is needed. Connections that say nothing,
+// or nothing good, never get that far, and most of what one costs is go-smtp's buffers.
+func (g *guard) prelude() (err error) {
+	defer g.rescue(&err)
+	if err := g.greet(); err != nil {
+		return err
+	}
+	return g.next()
+}
+
 // next settles the last command and finds the next one that is for go-smtp.
 func (g *guard) next() error {
-	if !g.greeted {
-		if err := g.greet(); err != nil {
-			return err
-		}
-	} else {
-		g.settle()
-	}
+	g.settle()
 	for g.dead == "" && g.feed == "" {
 		line, err := g.command()
 		if err == nil {
@@ -162,7 +165,6 @@ func (g *guard) next() error {
 
 // greet begins the session: with TLS where TLS comes first, then with our own greeting.
 func (g *guard) greet() error {
-	g.greeted, g.inFlight, g.heard = true, "", g.heard[:0]
 	if g.srv.implicitTLS {
 		if err := g.startTLS(); err != nil {
 			return err

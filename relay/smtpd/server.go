@@ -64,7 +64,7 @@ type Server struct {
 	drop   context.CancelFunc
 	engine *smtp.Server
 	queue  *handover
-	wg     sync.WaitGroup // accept loops, look-ups, and go-smtp's own loop
+	wg     sync.WaitGroup // accept loops, look-ups, sessions that go-smtp does not have yet, and its own loop
 
 	mu        sync.Mutex
 	started   bool
@@ -205,6 +205,15 @@ func (s *Server) take(c net.Conn) {
 		return
 	}
 	s.log.Info("connected", "client", client)
+	s.wg.Go(func() { s.open(g) })
+}
+
+// open begins a session and hands it to go-smtp.
+func (s *Server) open(g *guard) {
+	if g.prelude() != nil {
+		g.Close()
+		return
+	}
 	select {
 	case s.queue.conns <- g:
 	case <-s.queue.closed:
