@@ -17,7 +17,7 @@ type Envelope struct {
 	Accepted time.Time   `json:"accepted"`
 	Size     int64       `json:"size"`               // octets of the body as spooled, CRLF line ends
 	Body8Bit bool        `json:"body_8bit,omitzero"` // contains octets above 127
-	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and an address or header uses it
+	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and the sender or the header uses it
 }
 
 // Recipient is one place a letter must go to, after aliases are resolved.

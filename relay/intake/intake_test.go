@@ -324,6 +324,47 @@ func TestFirstLineCannotContinueOurTrace(t *testing.T) {
 	}
 }
 
+// SMTPUTF8 is needed where a header or the sender uses it, which our own trace fields may do; an
+// international recipient beside others is told apart later, at its own host.
+func TestWhoNeedsSMTPUTF8(t *testing.T) {
+	for _, c := range []struct {
+		asked      bool
+		from, body string
+		rcpts      []string
+		want       bool
+	}{
+		{true, "writer@partner.example", hello, []string{"dora@partner.example"}, false},
+		{true, "josé@partner.example", hello, []string{"dora@partner.example"}, true},
+		{true, "writer@partner.example", "Subject: é\r\n\r\n", []string{"dora@partner.example"}, true},
+		{false, "writer@partner.example", "Subject: é\r\n\r\n", []string{"dora@partner.example"}, false},
+		{true, "writer@partner.example", "Subject: e\r\n\r\né\r\n", []string{"dora@partner.example"}, false},
+		{true, "writer@partner.example", hello, []string{"josé@partner.example"}, true}, // "for <josé@...>"
+		{true, "writer@partner.example", hello, []string{"josé@partner.example", "dora@other.example"}, false},
+	} {
+		h := newHouse(t)
+		from, err := relay.ParseAddress(c.from, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := h.Begin(t.Context(), trusted, from, relay.MailParams{UTF8: c.asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range c.rcpts {
+			to, _ := relay.ParseAddress(r, true)
+			if err := tx.Rcpt(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := tx.Receive(t.Context(), strings.NewReader(c.body)); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.foreign.letters[0].env.UTF8; got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 func TestSubmissionWantsALogin(t *testing.T) {
 	o := stranger
 	o.Service = "submission"

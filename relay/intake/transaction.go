@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"relayd/relay"
 )
@@ -135,14 +136,17 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 	received := receivedField(t.env, t.settings.Directory.Hostname, only)
 	local, foreign := t.env, t.env
 	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
-	foreign.UTF8 = t.env.UTF8 && (h.nonASCII || !foreign.From.IsASCII() || slices.ContainsFunc(foreign.Rcpts, notASCII))
 	if len(local.Rcpts) > 0 {
 		if routes, err = open(ctx, routes, t.in.local, local, localTrace(local, h, received)); err != nil {
 			return routes, err
 		}
 	}
 	if len(foreign.Rcpts) > 0 {
-		return open(ctx, routes, t.in.foreign, foreign, foreignTrace(foreign, h, received))
+		trace := foreignTrace(foreign, h, received)
+		// A recipient's address makes no international letter of it for the others: delivery/mx
+		// looks at each.
+		foreign.UTF8 = t.env.UTF8 && (h.nonASCII || !foreign.From.IsASCII() || !isASCII(trace))
+		return open(ctx, routes, t.in.foreign, foreign, trace)
 	}
 	return routes, nil
 }
@@ -167,7 +171,9 @@ func split(rcpts []relay.Recipient) (local, foreign []relay.Recipient) {
 	return local, foreign
 }
 
-func notASCII(r relay.Recipient) bool { return !r.Addr.IsASCII() }
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
 
 func (t *transaction) accepted(size int64, took time.Duration) {
 	local, _ := split(t.env.Rcpts)
