@@ -432,6 +432,7 @@ func TestLacks(t *testing.T) {
 	}{
 		{"size", "SIZE 10", func(*relay.Envelope) {}, relay.Status{5, 3, 4}},
 		{"8bit", "SIZE", func(e *relay.Envelope) { e.Body8Bit = true }, relay.Status{5, 6, 3}},
+		{"utf8 and 8-bit", "", func(e *relay.Envelope) { e.UTF8, e.Body8Bit = true, true }, relay.Status{5, 6, 7}},
 		{"utf8", "8BITMIME", func(e *relay.Envelope) { e.UTF8 = true }, relay.Status{5, 6, 7}},
 		{"sender", "8BITMIME", func(e *relay.Envelope) { e.From = mailbox("änn@office.example") }, relay.Status{5, 6, 7}},
 		{"rcpt", "8BITMIME", func(e *relay.Envelope) { e.Rcpts[0].Addr = mailbox("bøb@partner.example") }, relay.Status{5, 6, 7}},

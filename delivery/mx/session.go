@@ -142,11 +142,11 @@ func (s *session) lacks(l *letter) relay.Reply {
 	case err == nil && size > 0 && l.size > size:
 		return relay.Reply{Code: 552, Status: relay.Status{5, 3, 4}, Text: fmt.Sprintf(
 			"the message has %d octets, %s takes at most %d", l.size, s.target, size)}
+	case l.needsUTF8() && !s.offers("SMTPUTF8"):
+		return s.lacksUTF8()
 	case l.env.Body8Bit && !s.offers("8BITMIME"):
 		return relay.Reply{Code: 554, Status: relay.Status{5, 6, 3}, Text: fmt.Sprintf(
 			"the message has 8-bit text, which %s cannot take (it does not offer 8BITMIME)", s.target)}
-	case l.needsUTF8() && !s.offers("SMTPUTF8"):
-		return s.lacksUTF8()
 	}
 	return relay.Reply{}
 }
