@@ -154,6 +154,32 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// A stranger who cannot do TLS is no error of ours: whoever watches the log for errors is not
+// woken by one.
+func TestBadHandshakeIsNoError(t *testing.T) {
+	t.Parallel()
+	for _, implicit := range []bool{true, false} {
+		rec := &record{}
+		c := config(&office{})
+		c.ImplicitTLS = implicit
+		c.Log = slog.New(slog.NewTextHandler(rec, nil))
+		s, addr := listen(t, c)
+		cl := dial(t, addr)
+		if !implicit {
+			cl.want("220*")
+			cl.do("STARTTLS", "220*")
+		}
+		cl.send("EHLO in.the.clear\r\n")
+		cl.want("EOF")
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if text := rec.String(); strings.Contains(text, "ERROR") || !strings.Contains(text, `reason="TLS handshake"`) {
+			t.Errorf("implicit %v:\n%s", implicit, text)
+		}
+	}
+}
+
 // What a remote or an operator puts into a reply cannot begin a line of its own, and every line
 // carries the code (RFC 2034 §4, OpenSMTPD's CVE-2020-8794).
 func TestReplyText(t *testing.T) {

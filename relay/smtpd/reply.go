@@ -143,7 +143,7 @@ func (b badness) refusal() error {
 		bareLFFound: "a bare LF (a line feed without a carriage return)",
 		nulFound:    "a NUL character",
 	}[b]
-	return relay.Refuse("smtpd: data", 550, "5.6.0", "the message contains "+what+", which mail cannot carry: RFC 5321 §2.3.8 wants CR LF line ends")
+	return relay.Refuse("smtpd: data", 550, "5.6.0", "the message contains "+what+", which mail cannot carry: RFC 5321 section 2.3.8 wants CR LF line ends")
 }
 
 func tooManyRecipients(n int) relay.Reply {
