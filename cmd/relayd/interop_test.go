@@ -27,23 +27,40 @@ const officePassword = "correct horse battery"
 
 func openOffice(t *testing.T, config string) *office {
 	t.Helper()
-	o := &office{t: t, dir: t.TempDir()}
+	return openOfficeIn(t, t.TempDir(), config)
+}
+
+func openOfficeIn(t *testing.T, dir, config string) *office {
+	t.Helper()
+	o := &office{t: t, dir: dir}
 	o.write("relayd.toml", config)
 	o.ctl(officePassword, "user", "add", "ann@office.test", "--password-stdin")
-	d, err := launch(bin(t, "relayd"), o.dir, "--config", o.path("relayd.toml"))
+	o.open()
+	t.Cleanup(o.close)
+	return o
+}
+
+func (o *office) open() {
+	o.t.Helper()
+	d, err := launch(bin(o.t, "relayd"), o.dir, "--config", o.path("relayd.toml"))
 	if err != nil {
-		t.Fatal(err)
+		o.t.Fatal(err)
 	}
 	o.server = d
-	t.Cleanup(func() {
-		if err := d.stop(); err != nil {
-			t.Errorf("stopping relayd: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("relayd said:\n%s", d.log.String())
-		}
-	})
-	return o
+}
+
+// close stops the daemon, if it runs.
+func (o *office) close() {
+	d := o.server
+	if o.server = nil; d == nil {
+		return
+	}
+	if err := d.stop(); err != nil {
+		o.t.Errorf("stopping relayd: %v", err)
+	}
+	if o.t.Failed() {
+		o.t.Logf("relayd said:\n%s", d.log.String())
+	}
 }
 
 func bin(t *testing.T, name string) string {
