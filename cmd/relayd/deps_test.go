@@ -1,0 +1,172 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// goPackage is what `go list` says of a package of ours.
+type goPackage struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func packages(t *testing.T) (all []goPackage) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", "relayd/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// neighbours says which rooms a room may import, beside relay and relay/durable, which all may,
+// cmd/relayd has every key. Otherwise rooms meet through small interfaces that
+// the caller declares, so that each can be read, tested and replaced alone.
+var neighbours = map[string][]string{
+	"relay":            {}, // the words know nobody
+	"relay/durable":    {},
+	"relay/smtpd":      {},
+	"relay/intake":     {},
+	"relay/users":      {},
+	"relay/certs":      {},
+	"relay/resolver":   {},
+	"relay/relaytest":  {},
+	"relay/admin":      {"queue"},
+	"config":           {},
+	"queue":            {},
+	"delivery":         {"queue", "delivery/dsn"},
+	"delivery/maildir": {},
+	"delivery/mx":      {},
+	"delivery/dsn":     {},
+	"pop3":             {},
+	"cmd/relayctl":     {"cmd/relayctl/ctl"},
+	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
+	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config"},
+	"cmd/relayd": {"config", "delivery", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
+		"relay/intake", "relay/resolver", "relay/smtpd", "relay/users"},
+}
+
+// homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it
+// when it changes.
+var homes = map[string][]string{
+	"go.etcd.io/bbolt":                    {"queue"},
+	"github.com/emersion/go-smtp":         {"relay/smtpd"},
+	"github.com/emersion/go-sasl":         {"relay/smtpd"},
+	"github.com/emersion/go-msgauth":      {"relay/policy"},
+	"blitiri.com.ar/go/spf":               {"relay/policy"},
+	"github.com/miekg/dns":                {"relay/resolver", "relay/relaytest"},
+	"github.com/spf13/cobra":              {"cmd/relayd", "cmd/relayctl/ctl"},
+	"github.com/spf13/pflag":              {"cmd/relayctl/ctl"},
+	"github.com/schollz/progressbar/v3":   {"cmd/relayctl/ctl"},
+	"golang.org/x/term":                   {"cmd/relayctl/ctl"},
+	"github.com/coreos/go-systemd/v22":    {"cmd/relayd"},
+	"github.com/pelletier/go-toml/v2":     {"config"},
+	"github.com/prometheus/client_golang": {"relay/admin"},
+	"golang.org/x/crypto":                 {"relay/users"},
+	"golang.org/x/net":                    {"relay", "relay/admin"}, // idna; netutil
+	"golang.org/x/text":                   {"config", "delivery/maildir", "relay/users"},
+	"golang.org/x/sys":                    nil, // next to the standard library: anybody
+	"golang.org/x/sync":                   nil,
+}
+
+// testHomes adds to homes for tests: the libraries made for them, and the other end of the wire.
+var testHomes = map[string][]string{
+	"github.com/google/go-cmp":         nil,
+	"github.com/rogpeppe/go-internal":  nil,
+	"go.uber.org/goleak":               nil,
+	"pgregory.net/rapid":               nil,
+	"golang.org/x/tools":               nil, // txtar
+	"golang.org/x/text":                nil,
+	"golang.org/x/crypto":              nil,
+	"github.com/pelletier/go-toml/v2":  nil,
+	"github.com/emersion/go-smtp":      nil, // its client
+	"github.com/emersion/go-sasl":      nil,
+	"github.com/coreos/go-systemd/v22": {"cmd/relayd"},
+}
+
+// TestDependencies states who may import whom.
+func TestDependencies(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		room := strings.TrimPrefix(p.ImportPath, "relayd/")
+		if _, known := neighbours[room]; !known {
+			t.Errorf("the room %s is new: say in deps_test.go whom it may import", room)
+			continue
+		}
+		for _, i := range p.Imports {
+			checkImport(t, room, i)
+		}
+		for _, i := range slices.Concat(p.TestImports, p.XTestImports) {
+			checkTestImport(t, room, i)
+		}
+	}
+}
+
+func checkImport(t *testing.T, room, imported string) {
+	t.Helper()
+	if neighbour, ours := strings.CutPrefix(imported, "relayd/"); ours {
+		everybody := room != "relay" && (neighbour == "relay" || neighbour == "relay/durable" && room != "config")
+		if !everybody && !slices.Contains(neighbours[room], neighbour) {
+			t.Errorf("%s may not import %s: declare what you need as an interface, or say why in deps_test.go", room, neighbour)
+		}
+		return
+	}
+	if isStandard(imported) {
+		return
+	}
+	library := libraryOf(imported, homes)
+	rooms, known := homes[library]
+	switch {
+	case !known:
+		t.Errorf("%s imports %s, which has no home yet: a new dependency gets a room", room, imported)
+	case room == "relay" && imported != "golang.org/x/net/idna":
+		t.Errorf("relay may import the standard library and idna, not %s", imported)
+	case rooms != nil && !slices.Contains(rooms, room):
+		t.Errorf("%s may not import %s: its home is %s", room, imported, strings.Join(rooms, ", "))
+	}
+}
+
+// checkTestImport lets tests stand on their neighbours and on the libraries for tests, but keeps
+// bbolt and miekg/dns at home even there.
+func checkTestImport(t *testing.T, room, imported string) {
+	t.Helper()
+	if strings.HasPrefix(imported, "relayd/") || isStandard(imported) {
+		return
+	}
+	rooms, known := testHomes[libraryOf(imported, testHomes)]
+	if !known || rooms != nil && !slices.Contains(rooms, room) {
+		checkImport(t, room, imported)
+	}
+}
+
+// isStandard: the first element of a module path has a dot.
+func isStandard(imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return !strings.Contains(first, ".")
+}
+
+// libraryOf finds the entry of table that is imported or lies above it.
+func libraryOf(imported string, table map[string][]string) string {
+	for p := imported; p != "."; p = path.Dir(p) {
+		if _, ok := table[p]; ok {
+			return p
+		}
+	}
+	return imported
+}
