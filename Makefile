@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 0
 
-.PHONY: build run test check fuzz crash bench interop clean
+.PHONY: build run test check fuzz crash bench bench-peers bench-pop3 interop clean
 
 build: ## static binaries in ./bin
 	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/ ./cmd/relayd ./cmd/relayctl
@@ -35,6 +35,12 @@ crash: ## 200 kills at random moments and 200 at named steps, and every letter c
 
 bench: ## benchmarks and the machine's own limits; never a pass or fail
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-peers: build ## relayd beside Postfix and Dovecot of Debian's packages (installs them; needs root); FLAGS='-peers.letters 500'
+	.ci/peers all $(FLAGS)
+
+bench-pop3: build ## the POP3 half of bench-peers
+	.ci/peers pop3 $(FLAGS)
 
 interop: build ## real clients and servers from Debian's packages (installs them; needs root)
 	.ci/interop

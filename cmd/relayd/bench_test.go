@@ -116,7 +116,7 @@ func report(b *testing.B, r relaytest.LoadResult, dir string, writers, size int)
 
 // diskLimit is how many files a second the machine makes durable: create, write, fsync, rename,
 // fsync of the directory, by so many writers at once.
-func diskLimit(b *testing.B, dir string, writers, size int) float64 {
+func diskLimit(b testing.TB, dir string, writers, size int) float64 {
 	b.Helper()
 	dir = filepath.Join(dir, "limit")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
