@@ -77,7 +77,7 @@ func (g *guard) account(v verb, r relay.Reply) {
 			g.badRcpts++
 		}
 	case (v == verbDATA || v == verbBDAT) && ok:
-		g.errors, g.badRcpts = 0, 0
+		g.errors, g.badRcpts, g.chatter = 0, 0, 0
 	}
 }
 
@@ -151,6 +151,17 @@ func (g *guard) complain(r relay.Reply) {
 	if g.dead == "" && g.errors > g.set.limits.Errors {
 		g.part(replyErrors, "too many errors")
 	}
+}
+
+// chat counts a command that brings no letter on, such as NOOP, RSET or one recipient too many.
+// false: it was one too many itself, and the session is over. A client may say such things as often
+// as it likes for an hour or two; only a flood of them gets so far without a letter.
+func (g *guard) chat() bool {
+	g.chatter++
+	if g.chatter > g.set.limits.Chatter {
+		g.part(replyChatter, "too many commands without a letter")
+	}
+	return g.dead == ""
 }
 
 // part takes leave with a 421 and closes the connection.

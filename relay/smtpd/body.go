@@ -154,13 +154,17 @@ func (b *body) nextChunk() {
 		switch {
 		case v == verbBDAT:
 			c, ok := parseChunk(arg)
-			if ok {
+			switch {
+			case !ok:
+				g.badChunk()
+			case c.size > 0 || c.last || g.chat():
 				b.begin(c)
 				return
 			}
-			g.badChunk()
 		case v == verbNOOP:
-			g.reply(replyOK)
+			if g.chat() {
+				g.reply(replyOK)
+			}
 		case (v == verbRSET || v == verbQUIT) && arg == "":
 			b.ended = v
 			b.refuse(errors.New("smtpd: the client gave the letter up"))

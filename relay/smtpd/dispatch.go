@@ -23,6 +23,9 @@ func (g *guard) dispatch(line []byte) {
 		g.complain(*refusal)
 		return
 	}
+	if isChatter(v) && !g.chat() {
+		return
+	}
 	switch v {
 	case verbEHLO, verbHELO:
 		g.handleHello(v, arg)
@@ -45,6 +48,15 @@ func (g *guard) dispatch(line []byte) {
 	default:
 		g.handleUnknown(v)
 	}
+}
+
+// isChatter says whether a command is right and brings no letter on.
+func isChatter(v verb) bool {
+	switch v {
+	case verbEHLO, verbHELO, verbRSET, verbNOOP, verbVRFY, verbHELP:
+		return true
+	}
+	return false
 }
 
 // logCommand never shows what stands behind AUTH, nor what is no command: a client that goes on
@@ -134,7 +146,9 @@ func (g *guard) handleMail(arg string) {
 func (g *guard) handleRcpt(arg string) {
 	if g.letter.rcpts >= g.set.limits.Recipients {
 		// Not an error of the client's: it sends the rest in another letter.
-		g.reply(tooManyRecipients(g.set.limits.Recipients))
+		if g.chat() {
+			g.reply(tooManyRecipients(g.set.limits.Recipients))
+		}
 		return
 	}
 	to, refusal := parseRcpt(arg, g.letter.utf8)

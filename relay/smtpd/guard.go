@@ -32,6 +32,7 @@ type guard struct {
 	failures int           // of AUTH
 	errors   int
 	badRcpts int
+	chatter  int // commands that brought no letter on
 
 	opened   time.Time
 	feed     string // what go-smtp reads next

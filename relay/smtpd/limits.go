@@ -13,6 +13,7 @@ type Limits struct {
 	Recipients    int   // of one letter; 1000 (RFC 5321 §4.5.3.1.8: at least 100)
 	Errors        int   // wrong commands since the last letter that was accepted, then 421; 20
 	BadRecipients int   // recipients refused for good since then, then 421; 100
+	Chatter       int   // commands since then that brought no letter on, then 421; 1000
 	AuthFailures  int   // failed logins in one session, then 421; 3
 
 	Connections           int // of all clients on all servers that share the Gate; 1000
@@ -44,6 +45,7 @@ func (l Limits) withDefaults() Limits {
 		Recipients:    orDefault(l.Recipients, 1000),
 		Errors:        orDefault(l.Errors, 20),
 		BadRecipients: orDefault(l.BadRecipients, 100),
+		Chatter:       orDefault(l.Chatter, 1000),
 		AuthFailures:  orDefault(l.AuthFailures, 3),
 
 		Connections:           orDefault(l.Connections, 1000),

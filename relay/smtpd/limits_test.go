@@ -393,6 +393,60 @@ func TestShutdownWithoutServe(t *testing.T) {
 	}
 }
 
+// Commands that lead nowhere are free until a client says little else.
+func TestChatter(t *testing.T) {
+	t.Parallel()
+	const mail = "MAIL FROM:<x@y.example>\r\nRCPT TO:<ann@office.example>\r\n"
+	for _, c := range []struct{ name, start, flood string }{
+		{"NOOP", "", "NOOP\r\n"}, {"RSET", "", "RSET\r\n"}, {"VRFY", "", "VRFY x\r\n"}, {"HELP", "", "HELP\r\n"},
+		{"EHLO", "", "EHLO c.example\r\n"}, {"HELO", "", "HELO c.example\r\n"}, {"MAIL", "", "MAIL FROM:<>\r\nRSET\r\n"},
+		{"RCPT", mail + mail[25:], "RCPT TO:<ann@office.example>\r\n"},
+		{"empty chunks", mail, "BDAT 0\r\n"}, {"NOOP between chunks", mail + "BDAT 1\r\nx", "NOOP\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			o := &office{}
+			cfg := config(o)
+			cfg.Limits = smtpd.Limits{Chatter: 50, Recipients: 2}
+			_, addr := listen(t, cfg)
+			cl := dial(t, addr)
+			cl.want("220*")
+			cl.do("EHLO c.example", "250*")
+			cl.send(c.start + strings.Repeat(c.flood, 60))
+			answers := 0
+			for got := cl.reply(); ; got = cl.reply() {
+				if match("421 4.7.0 too many commands without a letter*", got) {
+					break
+				}
+				if got == "EOF" {
+					t.Fatalf("it ends after %d answers without a 421", answers)
+				}
+				answers++
+			}
+			if answers < 48 || answers > 110 {
+				t.Errorf("%d answers", answers)
+			}
+		})
+	}
+}
+
+// A letter makes a client welcome again.
+func TestALetterEndsChatter(t *testing.T) {
+	t.Parallel()
+	s := guarded(t, smtpd.Limits{Chatter: 10})
+	c := s.dial(t)
+	c.begin()
+	for range 3 {
+		for range 8 {
+			c.do("NOOP", "250*")
+		}
+		c.do("DATA", "354*")
+		c.do("x\r\n.", "250 2.0.0 queued*")
+		c.send("MAIL FROM:<x@y.example>\r\nRCPT TO:<ann@office.example>\r\n")
+		c.want("250*", "250*")
+	}
+}
+
 // A line that never ends is not read for ever, and no limit lets one outgrow the buffer.
 func TestEndlessLine(t *testing.T) {
 	t.Parallel()

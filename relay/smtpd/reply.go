@@ -49,6 +49,7 @@ var (
 	replyNotHTTP     = say(421, "4.7.0", "this is a mail server, it does not speak HTTP")
 	replyNotTLS      = say(421, "4.7.0", "TLS starts with STARTTLS on this port")
 	replyErrors      = say(421, "4.7.0", "too many errors, closing")
+	replyChatter     = say(421, "4.7.0", "too many commands without a letter, closing")
 	replyLogins      = say(421, "4.7.0", "too many failed logins, closing")
 	replyTimeout     = say(421, "4.4.2", "I waited too long for you, closing")
 	replyStopping    = say(421, "4.3.2", "the server is stopping, please try again in a moment")
