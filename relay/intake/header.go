@@ -26,13 +26,17 @@ type header struct {
 }
 
 // readHeader reads until the empty line that ends the header, the end of the letter, or
-// maxHeader; buf is scratch space to begin with. io.EOF is not an error here: more says whether
-// the letter goes on.
-func readHeader(body io.Reader, buf []byte) (h header, more bool, err error) {
+// maxHeader; buf is scratch space to begin with, and room is asked before it grows: without room
+// what fits into buf is all that is looked at. io.EOF is not an error here: more says whether the
+// letter goes on.
+func readHeader(body io.Reader, buf []byte, room func() bool) (h header, more bool, err error) {
 	more = true
 	end, scanned := -1, 0
 	for end < 0 && more && len(buf) < maxHeader {
 		if len(buf) == cap(buf) {
+			if !room() {
+				break
+			}
 			buf = slices.Grow(buf, min(len(buf)+1, maxHeader-len(buf)))
 		}
 		n, err := body.Read(buf[len(buf):min(cap(buf), maxHeader)])
@@ -55,6 +59,31 @@ func readHeader(body io.Reader, buf []byte) (h header, more bool, err error) {
 	// What was not seen may hold anything.
 	h.nonASCII = h.nonASCII || !whole
 	return h, more, nil
+}
+
+// room is a transaction's place among the few whose header may be large. Were there one for
+// everybody, a thousand clients with such headers would take hundreds of megabytes.
+type room struct {
+	places chan struct{}
+	inside bool
+}
+
+// enter takes a place if one is free and the transaction has none.
+func (r *room) enter() bool {
+	if !r.inside {
+		select {
+		case r.places <- struct{}{}:
+			r.inside = true
+		default:
+		}
+	}
+	return r.inside
+}
+
+func (r *room) leave() {
+	if r.inside {
+		<-r.places
+	}
 }
 
 // headerEnd finds the octet behind the header's last CRLF, looking from `from` on.

@@ -31,6 +31,7 @@ type Intake struct {
 	log            *slog.Logger
 	settings       atomic.Pointer[Settings]
 	buffers        sync.Pool
+	large          chan struct{} // one for each header that has outgrown its buffer
 	step           func(name string)
 }
 
@@ -51,11 +52,16 @@ func New(o Options) *Intake {
 		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir}, step: o.Step,
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
+		large:   make(chan struct{}, largeHeaders),
 	}
 }
 
-// bufferSize is what a transaction holds while it receives.
-const bufferSize = 32 << 10
+const (
+	// bufferSize is what a transaction holds while it receives.
+	bufferSize = 32 << 10
+	// largeHeaders is how many transactions at a time may hold up to maxHeader.
+	largeHeaders = 32
+)
 
 // Set puts new settings in force for transactions that begin from now on.
 func (in *Intake) Set(s Settings) { in.settings.Store(&s) }

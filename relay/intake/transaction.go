@@ -53,7 +53,9 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	start := time.Now()
 	buf := t.in.buffers.Get().(*[]byte)
 	defer func() { *buf = (*buf)[:0]; t.in.buffers.Put(buf) }()
-	h, more, err := readHeader(body, *buf)
+	room := &room{places: t.in.large}
+	defer room.leave()
+	h, more, err := readHeader(body, *buf, room.enter)
 	if err == nil {
 		err = t.checkLoops(h)
 	}
