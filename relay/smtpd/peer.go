@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"relayd/relay"
@@ -19,7 +20,17 @@ type peer struct {
 	named          chan struct{} // closed when name is known or is not to be had; nil: not asked
 	name           string
 	cancel         context.CancelFunc
+	dns            *patience
 }
+
+// patience is what the sessions of a server have left for a DNS that keeps them waiting. While it
+// is used up nobody waits; look-ups go on, and one that is quick restores it.
+type patience struct{ silent atomic.Int32 }
+
+// maxSilent waits in vain use it up.
+const maxSilent = 3
+
+func (p *patience) left() bool { return p.silent.Load() < maxSilent }
 
 const (
 	// lookupTimeout ends the look-up of a client's name.
@@ -31,14 +42,18 @@ const (
 )
 
 // askName looks the client's name up in the background.
-func (p *peer) askName(ctx context.Context, r relay.Resolver, done func()) {
+func (p *peer) askName(ctx context.Context, r relay.Resolver, dns *patience, done func()) {
 	ctx, p.cancel = context.WithTimeout(ctx, lookupTimeout)
 	named := make(chan struct{})
-	p.named = named
+	p.named, p.dns = named, dns
 	go func() {
 		defer done()
 		defer close(named)
+		begin := time.Now()
 		p.name = confirmedName(ctx, r, p.client.Addr())
+		if time.Since(begin) < nameWait && ctx.Err() == nil {
+			dns.silent.Store(0)
+		}
 	}()
 }
 
@@ -70,6 +85,14 @@ func (p *peer) confirmed() string {
 	if p.named == nil {
 		return ""
 	}
+	if !p.dns.left() {
+		select {
+		case <-p.named:
+			return p.name
+		default:
+			return ""
+		}
+	}
 	t := time.NewTimer(nameWait)
 	defer t.Stop()
 	select {
@@ -78,6 +101,7 @@ func (p *peer) confirmed() string {
 	case <-t.C:
 		// Whoever runs a name server that does not answer shall not be asked for it at every letter.
 		p.named = nil
+		p.dns.silent.Add(1)
 		return ""
 	}
 }

@@ -80,6 +80,26 @@ func TestClientName(t *testing.T) {
 	}
 }
 
+// A DNS that does not answer costs a few sessions half a second, not every one.
+func TestSilentDNSCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(&office{})
+		cfg.Resolver = names{slow: time.Hour}
+		ln := servePipes(t, cfg)
+		start := time.Now()
+		for range 10 {
+			cl := pipeClient(t, ln, time.Hour)
+			cl.want("220*")
+			cl.do("EHLO c.example", "250*")
+			cl.do("MAIL FROM:<x@y.example>", "250*")
+			cl.do("QUIT", "221*")
+		}
+		if took := time.Since(start); took != 1500*time.Millisecond {
+			t.Errorf("ten sessions took %v, want three waits", took)
+		}
+	})
+}
+
 func TestOrigin(t *testing.T) {
 	t.Parallel()
 	o := &office{}

@@ -56,6 +56,7 @@ type Server struct {
 	auth        relay.Authenticator
 	resolver    relay.Resolver
 	gate        *Gate
+	dns         patience
 	log         *slog.Logger
 	implicitTLS bool
 	set         atomic.Pointer[settings]
@@ -228,9 +229,9 @@ func (s *Server) register(g *guard) bool {
 		return false
 	}
 	s.guards[g] = struct{}{}
-	if s.resolver != nil && g.peer.client.IsValid() {
+	if client := g.peer.client; s.resolver != nil && client.IsValid() && !client.Addr().IsLoopback() {
 		s.wg.Add(1)
-		g.peer.askName(s.ctx, s.resolver, s.wg.Done)
+		g.peer.askName(s.ctx, s.resolver, &s.dns, s.wg.Done)
 	}
 	return true
 }
