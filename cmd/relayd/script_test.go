@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 //	shutdown, crash   end it by SIGTERM (it must exit 0) or SIGKILL
 //	reload            SIGHUP, and wait until it is done
 //	send, pop         an SMTP and a POP3 client, see client_test.go
+//	talk FILE         play a dialogue octet by octet, see talk_test.go
 //	await FILE [N]    wait until N files match the pattern
 //
 // Files given to them have their $VARIABLES replaced.
@@ -45,7 +46,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": cmdDNS, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
-			"reload": cmdReload, "send": cmdSend, "pop": cmdPop, "await": cmdAwait,
+			"reload": cmdReload, "send": cmdSend, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait,
 		},
 	})
 }
