@@ -15,7 +15,7 @@ import (
 
 // cmdSend is `send [-to ADDR] [-from PATH] -rcpt ADDR[,ADDR...] FILE`: it sends the file, whose
 // line ends become CRLF, over a plain SMTP session and prints the replies to MAIL, each RCPT
-// and the message. It fails when the message is not accepted. `! send` wants a refusal.
+// and the message, whose ID becomes $ID. It fails when the message is not accepted. `! send` wants a refusal.
 func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	fs := flag.NewFlagSet("send", flag.ContinueOnError)
 	to := fs.String("to", ts.Getenv("SMTP"), "")
@@ -34,6 +34,9 @@ func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 		var out string
 		out, accepted = d.letter(*from, strings.Split(*rcpts, ","), body)
 		fmt.Fprint(ts.Stdout(), out)
+		if _, id, ok := strings.Cut(out, " queued as "); ok {
+			ts.Setenv("ID", strings.TrimSpace(id))
+		}
 	}
 	d.say("QUIT")
 	ts.Check(d.err)

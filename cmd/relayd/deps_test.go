@@ -35,9 +35,10 @@ func packages(t *testing.T) (all []goPackage) {
 	}
 }
 
-// neighbours says which rooms a room may import, beside relay and relay/durable, which all may,
-// cmd/relayd has every key. Otherwise rooms meet through small interfaces that
-// the caller declares, so that each can be read, tested and replaced alone.
+// neighbours says which rooms a room may import, beside relay and relay/durable, which all may.
+// cmd/relayd has every key, but not that of relay/relaytest, which is for tests. Otherwise rooms
+// meet through small interfaces that the caller declares, so that each can be read, tested and
+// replaced alone.
 var neighbours = map[string][]string{
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},

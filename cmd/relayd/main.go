@@ -48,10 +48,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use:           "relayd [--config FILE | --dev] [-t]",
 		Short:         "a mail server for a small office",
 		Version:       version(),
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.dev && cmd.Flags().Changed("config") {
+				return fmt.Errorf("%w: --dev needs no --config", errUsage)
+			}
 			return start(cmd.Context(), o, stdout, stderr)
 		},
 	}
@@ -65,7 +68,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.dataDir, "data", devData, "with --dev: the `folder` for its mail")
 	flags.StringArrayVar(&o.listen, "listen", nil, "with --dev: another address for a service, `SERVICE=127.0.0.1:PORT`; repeatable")
 	flags.BoolVarP(&o.check, "test", "t", false, "check the configuration and exit")
-	cmd.MarkFlagsMutuallyExclusive("config", "dev")
 	err := cmd.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -76,6 +78,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "relayd: %v\n", err)
 	return exitFailed
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: %q is one word too many", errUsage, args[0])
+	}
+	return nil
 }
 
 func start(ctx context.Context, o options, stdout, stderr io.Writer) error {

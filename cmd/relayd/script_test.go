@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +33,8 @@ func TestMain(m *testing.M) {
 //	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
 //	shutdown, crash   end it by SIGTERM (it must exit 0) or SIGKILL
 //	reload            SIGHUP, and wait until it is done
-//	send, pop         an SMTP and a POP3 client, see client_test.go
+//	send, pop         an SMTP and a POP3 client, see client_test.go; send sets $ID
+//	exits N COMMAND   like exec, and the exit status must be N
 //	talk FILE         play a dialogue octet by octet, see talk_test.go
 //	await FILE [N]    wait until N files match the pattern
 //
@@ -46,7 +50,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": cmdDNS, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
-			"reload": cmdReload, "send": cmdSend, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait,
+			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait,
 		},
 	})
 }
@@ -135,6 +139,22 @@ func cmdCrash(ts *testscript.TestScript, _ bool, _ []string) {
 
 func cmdReload(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(onStage(ts).daemon.reload())
+}
+
+func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
 }
 
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
