@@ -17,6 +17,7 @@ type Directory struct {
 	Trusted   []netip.Prefix // may relay without a login
 	Delimiter string         // divides user from tag in user+tag; empty: no tags
 	Users     Users
+	Grants    map[relay.Address]Grant // by login, normalised
 }
 
 // Domain is one mail domain whose letters end here.

@@ -18,9 +18,13 @@ const maxHeader = 256 << 10
 // header is what intake looks at in a letter before it stages it. Acceptance never depends on
 // the header being well-formed; only loops refuse.
 type header struct {
-	raw         []byte // the header and whatever of the body was read along with it
+	raw         []byte // the header and, unless it is in rest, whatever of the body was read along with it
+	rest        []byte
+	end         int  // where in raw the header ends
+	whole       bool // all of it was seen
 	received    int
 	deliveredTo []string // lower case
+	from        []string // the values of From, of which there should be one
 	visible     string   // what To and Cc say, lower case
 	nonASCII    bool
 }
@@ -55,7 +59,7 @@ func readHeader(body io.Reader, buf []byte, room func() bool) (h header, more bo
 		end = len(buf)
 	}
 	h = scanHeader(buf[:end])
-	h.raw = buf
+	h.raw, h.end, h.whole = buf, end, whole
 	// What was not seen may hold anything.
 	h.nonASCII = h.nonASCII || !whole
 	return h, more, nil
@@ -109,7 +113,9 @@ func scanHeader(b []byte) header {
 		if !ok {
 			continue
 		}
-		switch strings.ToLower(string(bytes.TrimRight(name, " \t"))) {
+		switch fieldName(name) {
+		case "from":
+			h.from = append(h.from, string(value))
 		case "received":
 			h.received++
 		case "delivered-to":
@@ -227,11 +233,11 @@ func nameable(rcpts []relay.Recipient, h header, of func(relay.Recipient) relay.
 }
 
 // receivedField is our trace field (RFC 5321 §4.4). The recipient is named only when RCPT TO
-// named no other.
-func receivedField(env relay.Envelope, hostname relay.Domain, only string) string {
+// named no other, and the client only when it is not to be hidden.
+func receivedField(env relay.Envelope, hostname relay.Domain, only string, hide bool) string {
 	var b strings.Builder
 	b.WriteString("Received: ")
-	if o := env.Origin; o.Client.IsValid() {
+	if o := env.Origin; o.Client.IsValid() && !hide {
 		fmt.Fprintf(&b, "from %s (", o.Helo)
 		if o.Name != "" {
 			b.WriteString(o.Name + " ")
@@ -249,7 +255,7 @@ func receivedField(env relay.Envelope, hostname relay.Domain, only string) strin
 	if only != "" {
 		fmt.Fprintf(&b, "\r\n\tfor <%s>", only)
 	}
-	fmt.Fprintf(&b, "; %s\r\n", env.Accepted.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	fmt.Fprintf(&b, "; %s\r\n", env.Accepted.Format(dateFormat))
 	return b.String()
 }
 

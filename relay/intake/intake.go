@@ -20,8 +20,9 @@ type Limits struct {
 
 // Settings is everything a reload may change.
 type Settings struct {
-	Directory *Directory
-	Limits    Limits
+	Directory  *Directory
+	Limits     Limits
+	HideClient bool // Received does not tell the address of a client of our own people
 }
 
 // Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.
@@ -60,19 +61,24 @@ const (
 	// bufferSize is what a transaction holds while it receives.
 	bufferSize = 32 << 10
 	// largeHeaders is how many transactions at a time may hold up to maxHeader.
-	largeHeaders = 32
+	largeHeaders = 16
 )
 
 // Set puts new settings in force for transactions that begin from now on.
 func (in *Intake) Set(s Settings) { in.settings.Store(&s) }
 
 // Begin implements relay.Acceptor. It refuses with 530 5.7.0 on the submission ports before a
-// login, and with 452 4.3.1 while the disk is nearly full.
+// login, with 550 5.7.1 a sender that is not the login's own, and with 452 4.3.1 while the disk
+// is nearly full.
 func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p relay.MailParams) (relay.Transaction, error) {
 	s := in.settings.Load()
 	o.Trusted = s.Directory.Trusts(o.Client.Addr())
 	if strings.HasPrefix(o.Service, "submission") && !s.Directory.mayRelay(o) {
 		err := relay.Refuse("intake: begin", 530, "5.7.0", "log in first")
+		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
+		return nil, err
+	}
+	if err := s.Directory.checkSender(o, from); err != nil {
 		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
 		return nil, err
 	}
@@ -107,6 +113,7 @@ func (in *Intake) Submit(ctx context.Context, env relay.Envelope, body io.Reader
 	return err
 }
 
+// begin starts a transaction; whether it may was decided before.
 func (in *Intake) begin(s *Settings, env relay.Envelope) *transaction {
 	return &transaction{in: in, settings: s, env: env}
 }

@@ -56,14 +56,17 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	room := &room{places: t.in.large}
 	defer room.leave()
 	h, more, err := readHeader(body, *buf, room.enter)
+	t.env.ID, t.env.Accepted = relay.NewID(now()), now()
 	if err == nil {
 		err = t.checkLoops(h)
+	}
+	if err == nil {
+		h, err = t.putInOrder(h)
 	}
 	if err != nil {
 		t.refused(err, relay.Address{})
 		return "", err
 	}
-	t.env.ID, t.env.Accepted = relay.NewID(now()), now()
 	size, err := t.accept(ctx, h, body, more, (*buf)[:cap(*buf)])
 	if err != nil {
 		t.refused(err, relay.Address{})
@@ -92,7 +95,7 @@ func (t *transaction) checkLoops(h header) error {
 }
 
 // accept stages the letter on every route, copies the body to all of them, and commits. It
-// returns the size of the letter as the client sent it.
+// returns the size of the letter without our trace fields.
 func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more bool, buf []byte) (size int64, err error) {
 	routes, err := t.stage(ctx, h)
 	defer func() {
@@ -110,9 +113,12 @@ func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more
 	if _, err := out.Write(h.raw); err != nil {
 		return 0, err
 	}
-	size = int64(len(h.raw))
+	if _, err := out.Write(h.rest); err != nil {
+		return 0, err
+	}
+	size = int64(len(h.raw) + len(h.rest))
 	if more {
-		// h.raw has been written, so its buffer may be used again.
+		// Both have been written, so their buffer may be used again.
 		n, err := io.CopyBuffer(writerOnly{out}, readerOnly{body}, buf)
 		if size += n; err != nil {
 			return 0, err
@@ -135,7 +141,8 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 	if t.named == 1 {
 		only = t.env.Rcpts[0].Orig
 	}
-	received := receivedField(t.env, t.settings.Directory.Hostname, only)
+	hide := t.settings.HideClient && submitted(t.env.Origin)
+	received := receivedField(t.env, t.settings.Directory.Hostname, only, hide)
 	local, foreign := t.env, t.env
 	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
 	if len(local.Rcpts) > 0 {
