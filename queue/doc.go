@@ -30,11 +30,12 @@
 // Every record has a checksum and the size and checksum of its body. Open checks all records and
 // that each has a body; Body checks the body before a single octet of it is sent, because reading
 // 20,000 bodies at every start would cost more than it finds. What fails is set aside, the record
-// to a bucket and the body to the folder corrupt/, with an error in the log, and the rest keeps
-// flowing. A database whose pages do not hold together is refused by Open with a sentence and not
-// touched. Moved away, or lost, it is rebuilt: every body file ends in a trailer with its
-// envelope and checksums. What had been delivered to some recipients then goes to them again.
-// Open makes an empty database only where there are no bodies.
+// to a bucket and body or database to the folder corrupt/, with an error in the log, and the rest
+// keeps flowing. Every body file ends in a trailer with its envelope and checksums. From it a
+// damaged record is made anew, and the whole database when its pages do not hold together, or it
+// is lost; what had been delivered to some recipients then goes to them again. The sender of a
+// damaged body is told by whoever makes the next attempt. Open makes an empty database only where
+// there are no bodies.
 //
 // # Clocks
 //

@@ -47,6 +47,20 @@ func (t *tx) add(k Key, record []byte) error {
 	return t.put(k, record)
 }
 
+// addAll enters new items of one letter, whose body has the checksum sum.
+func (t *tx) addAll(items []*Item, sum uint32) error {
+	records, err := encodeAll(items, sum)
+	if err != nil {
+		return err
+	}
+	for i, it := range items {
+		if err := t.add(it.Key(), records[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // put replaces the record of an item.
 func (t *tx) put(k Key, record []byte) error {
 	t.dirty = true

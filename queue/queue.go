@@ -55,9 +55,9 @@ type Queue struct {
 }
 
 // Open opens the queue in dir, which it makes if need be, for this process alone: ErrInUse says
-// that another one has it. A damaged database is an ErrDamaged that says what to do; one that is
-// not there, while letters are, is rebuilt from them. Damaged records and letters without a body
-// are set aside and logged. The caller closes the Queue.
+// that another one has it. A damaged database is set aside whole; then, as when it is not there
+// while letters are, it is rebuilt from them. Damaged records are set aside and made anew from
+// their letters. All of it is logged. The caller closes the Queue.
 func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
@@ -101,8 +101,12 @@ func (q *Queue) start() error {
 			return err
 		}
 	}
-	q.index = newIndex(len(names))
-	bad, complete, err := q.load()
+	bad, complete, err := q.load(len(names))
+	if errors.Is(err, ErrDamaged) {
+		if err = q.replaceDB(names, err); err == nil {
+			bad, complete, err = q.load(len(names))
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -149,7 +153,8 @@ func (q *Queue) takeLock() error {
 }
 
 // load fills the index from the records and returns those that cannot be read.
-func (q *Queue) load() (bad map[string]error, complete bool, err error) {
+func (q *Queue) load(letters int) (bad map[string]error, complete bool, err error) {
+	q.index = newIndex(letters)
 	bad = map[string]error{}
 	now, longest := time.Now(), q.schedule.Longest()
 	complete, err = scan(q.layout.db(), func(key, value []byte) {
@@ -257,9 +262,10 @@ func (q *Queue) Stats() Stats {
 	return Stats{len(x.letters), x.items, x.held, x.taken, x.octets, len(x.dests)}
 }
 
-// Body opens the letter as it was accepted, CRLF line ends. It is checked as a whole first: a
-// body that is missing or changed is set aside with its items, and the error is ErrDamaged.
-// ErrNotFound when the letter is not in the queue. The caller closes it.
+// Body opens the letter as it was accepted, CRLF line ends. It is checked as a whole first: for a
+// body that is missing or changed the error is ErrDamaged. What is left of it is kept in corrupt/;
+// its items stay, until whoever asked has told the sender and settled them. ErrNotFound when the
+// letter is not in the queue. The caller closes it.
 func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
 	done, err := q.use()
 	if err != nil {
@@ -267,8 +273,17 @@ func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
 	}
 	defer done()
 	b, err := q.store.open(id)
-	if errors.Is(err, errBody) || errors.Is(err, errRecord) {
-		return nil, q.setLetterAside(id, err)
+	if errors.Is(err, errRecord) {
+		if err = q.mendLetter(id); err == nil {
+			b, err = q.store.open(id)
+		}
+	}
+	if errors.Is(err, errBody) {
+		if !q.isKept(id) {
+			kept := q.keepCorrupt(id)
+			q.log.Error("the text of a letter is damaged", "id", id, "err", err, "kept", q.corrupt(), "keep_err", kept)
+		}
+		return nil, fmt.Errorf("queue: letter %s is %w: %w", id, ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, err

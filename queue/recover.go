@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -14,41 +15,34 @@ import (
 	"relayd/relay"
 )
 
-// reconcile brings records and body files together after a crash: what has no body, or cannot be
-// read, is set aside; a body without a record was never promised, or is settled, and goes.
+// reconcile brings records and body files together after a crash or damage. A body without a
+// record was never promised, or is settled, and goes; unless records are lost. A record without a
+// body stays: the next attempt finds that out and tells the sender.
 func (q *Queue) reconcile(names []string, bad map[string]error, complete bool) error {
 	have := make(map[relay.ID]bool, len(names))
 	for _, name := range names {
 		have[relay.ID(name)] = true
 	}
-	for id, l := range q.index.letters {
+	for id := range q.index.letters {
 		if !have[id] {
-			for _, e := range l.entries {
-				bad[e.key().String()] = fmt.Errorf("%w: there is no file %s", errBody, q.body(id))
-			}
+			q.log.Error("the text of a letter is missing; its sender will be told", "id", id, "file", q.body(id))
 		}
 	}
-	if err := q.setAside(bad); err != nil {
+	lost, err := q.mendAll(bad)
+	if err != nil {
 		return err
 	}
 	var orphans []string
 	for _, name := range names {
-		id := relay.ID(name)
-		if q.index.letters[id] != nil {
+		if q.index.letters[relay.ID(name)] != nil {
 			continue
 		}
-		if !complete {
+		// A lost record may not even know its ID: while there is one, any orphan may be its body.
+		if lost || !complete {
 			if err := q.readmit(name); err != nil {
 				return err
 			}
 			continue
-		}
-		// A damaged record may not even know its ID: while there is one, any orphan may be its body.
-		if len(bad) > 0 {
-			if err := q.keepCorrupt(id); err != nil {
-				q.log.Error("cannot keep the body of a damaged letter", "file", name, "err", err)
-				continue
-			}
 		}
 		orphans = append(orphans, name)
 	}
@@ -58,8 +52,8 @@ func (q *Queue) reconcile(names []string, bad map[string]error, complete bool) e
 	return nil
 }
 
-// readmit enters a letter whose record may have been in a transaction that is lost: it may have
-// been promised. What is not whole stays in corrupt/.
+// readmit enters a letter whose record may be lost: it may have been promised. What is not whole
+// stays in corrupt/.
 func (q *Queue) readmit(name string) error {
 	var items []*Item
 	err := q.do(context.Background(), &op{
@@ -67,18 +61,24 @@ func (q *Queue) readmit(name string) error {
 			items, err = q.rebuildLetter(t, name)
 			return err
 		},
-		publish: func(x *index) {
-			for _, it := range items {
-				x.add(it.Key(), header{size: it.Size}, q.clock.in(0))
-			}
-		},
+		publish: func(x *index) { q.enter(x, items) },
 	})
 	if err != nil {
 		return fmt.Errorf("queue: readmit %s: %w", name, err)
 	}
-	q.log.Warn("a letter without a record was taken in again, because the database had lost its newest change",
+	if len(items) == 0 {
+		return nil
+	}
+	q.log.Warn("a letter without a record was taken in again, because the database is damaged",
 		"id", name, "items", len(items))
 	return nil
+}
+
+// enter shows items in the index, due at once.
+func (q *Queue) enter(x *index, items []*Item) {
+	for _, it := range items {
+		x.add(it.Key(), header{size: it.Size}, q.clock.in(0))
+	}
 }
 
 // sweep removes the files that were there without a record when the queue was opened, and no
@@ -100,72 +100,147 @@ func (q *Queue) sweep(orphans []string) {
 	q.log.Info("removed bodies that a crash left behind; no accepted letter needed them", "count", removed)
 }
 
-// setAside moves records to the corrupt bucket, gives their bodies a second name in corrupt/ and
-// says so. Everything else keeps flowing.
-func (q *Queue) setAside(bad map[string]error) error {
+// mendAll mends the damaged records that Open found. lost says that one of them could not be: then
+// nobody knows which letter it was for.
+func (q *Queue) mendAll(bad map[string]error) (lost bool, err error) {
 	if len(bad) == 0 {
-		return nil
+		return false, nil
 	}
-	var bodies []relay.ID
-	for key, reason := range bad {
-		k, err := ParseKey(key)
-		if err == nil {
-			err = q.keepCorrupt(k.ID)
-		}
-		q.log.Error("a letter in the queue is damaged and was set aside; its sender is not told",
-			"id", string(k.ID), "key", key, "err", reason, "kept", q.corrupt(), "keep_err", err)
-	}
-	err := q.do(context.Background(), &op{
+	var all []*Item
+	err = q.do(context.Background(), &op{
 		apply: func(t *tx) error {
 			for key, reason := range bad {
-				if err := t.setAside([]byte(key), reason); err != nil {
+				items, err := q.mend(t, key, reason)
+				if err != nil {
+					return err
+				}
+				all, lost = append(all, items...), lost || len(items) == 0
+			}
+			return nil
+		},
+		publish: func(x *index) { q.enter(x, all) },
+	})
+	if err != nil {
+		return lost, fmt.Errorf("queue: mend: %w", err)
+	}
+	return lost, nil
+}
+
+// mend moves a damaged record to the corrupt ones and puts a new one in its place, from the
+// trailer of the letter: every recipient of the domain is pending again. A key that is damaged
+// too names no domain of the letter; then those without a record are entered. It returns the new
+// items, none when the letter is damaged as well.
+func (q *Queue) mend(t *tx, key string, reason error) ([]*Item, error) {
+	if err := t.setAside([]byte(key), reason); err != nil {
+		return nil, err
+	}
+	k, err := ParseKey(key)
+	var items []*Item
+	var sum uint32
+	if err == nil {
+		items, sum, err = q.itemsOf(k.ID)
+	}
+	if err != nil {
+		var kept error
+		if k.ID != "" {
+			kept = q.keepCorrupt(k.ID)
+		}
+		q.log.Error("a damaged record was set aside, and its letter cannot say whom it was for; its sender is not told",
+			"id", k.ID, "key", key, "err", reason, "letter_err", err, "keep_err", kept)
+		return nil, nil
+	}
+	if i := slices.IndexFunc(items, func(it *Item) bool { return it.Domain == k.Domain }); i >= 0 {
+		items = items[i : i+1]
+		items[0].Held = q.isHeld(k)
+	} else {
+		items = slices.DeleteFunc(items, func(it *Item) bool { return t.get(it.Key()) != nil })
+	}
+	q.log.Error("a damaged record was set aside and made anew from its letter; who had the letter may get it twice",
+		"id", k.ID, "key", key, "err", reason)
+	return items, t.addAll(items, sum)
+}
+
+func (q *Queue) isHeld(k Key) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.index.get(k)
+	return e != nil && e.held
+}
+
+// read is the item of k in a transaction, mended if need be. ErrNotFound when there is none;
+// ErrDamaged when it could not be mended: it is gone, and the index must hear of it.
+func (q *Queue) read(t *tx, k Key) (it Item, h header, record []byte, err error) {
+	if record = t.get(k); record == nil {
+		return it, h, nil, ErrNotFound
+	}
+	it, h, reason := decode(k, record)
+	if reason == nil {
+		return it, h, record, nil
+	}
+	if _, err := q.mend(t, k.String(), reason); err != nil {
+		return it, h, nil, err
+	}
+	if record = t.get(k); record == nil {
+		return it, h, nil, fmt.Errorf("%w: %w", ErrDamaged, reason)
+	}
+	it, h, err = decode(k, record)
+	return it, h, record, err
+}
+
+// mendLetter mends the damaged records of one letter.
+func (q *Queue) mendLetter(id relay.ID) error {
+	q.mu.Lock()
+	var keys []Key
+	if l := q.index.letters[id]; l != nil {
+		for _, e := range l.entries {
+			keys = append(keys, e.key())
+		}
+	}
+	q.mu.Unlock()
+	var gone []Key
+	err := q.do(context.Background(), &op{
+		apply: func(t *tx) error {
+			for _, k := range keys {
+				_, _, _, err := q.read(t, k)
+				switch {
+				case errors.Is(err, ErrDamaged):
+					gone = append(gone, k)
+				case err != nil && !errors.Is(err, ErrNotFound):
 					return err
 				}
 			}
 			return nil
 		},
 		publish: func(x *index) {
-			for key := range bad {
-				if k, err := ParseKey(key); err == nil && x.remove(k) && q.isKept(k.ID) {
-					bodies = append(bodies, k.ID)
-				}
+			for _, k := range gone {
+				x.remove(k)
 			}
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("queue: set aside: %w", err)
+		return fmt.Errorf("queue: mend %s: %w", id, err)
 	}
-	q.removeBodies(bodies...)
 	return nil
 }
 
-func (q *Queue) setItemAside(k Key, reason error) {
-	if err := q.setAside(map[string]error{k.String(): reason}); err != nil {
-		q.log.Error("a damaged record could not be set aside", "key", k.String(), "err", err)
+// replaceDB sets a damaged database aside, whole, and rebuilds it.
+func (q *Queue) replaceDB(names []string, reason error) error {
+	aside := filepath.Join(q.corrupt(), "relayd.db."+time.Now().UTC().Format("20060102T150405.000"))
+	q.log.Error("the queue's database is damaged; it is set aside and rebuilt", "err", reason, "kept", aside)
+	if err := os.MkdirAll(q.corrupt(), 0o700); err != nil {
+		return fmt.Errorf("queue: %w", err)
 	}
-}
-
-// setLetterAside sets all items of a letter aside.
-func (q *Queue) setLetterAside(id relay.ID, reason error) error {
-	bad := map[string]error{}
-	q.mu.Lock()
-	if l := q.index.letters[id]; l != nil {
-		for _, e := range l.entries {
-			bad[e.key().String()] = reason
-		}
+	if err := os.Rename(q.layout.db(), aside); err != nil {
+		return fmt.Errorf("queue: %w", err)
 	}
-	q.mu.Unlock()
-	if len(bad) == 0 {
-		return fmt.Errorf("queue: body %s: %w", id, ErrNotFound) // settled or dropped meanwhile
-	}
-	return errors.Join(fmt.Errorf("queue: letter %s is %w: %w", id, ErrDamaged, reason), q.setAside(bad))
+	return q.rebuild(names)
 }
 
 // rebuild makes a database where there is none: an empty one on the first start, otherwise one
 // with every letter whose body file is whole, each recipient pending.
 func (q *Queue) rebuild(names []string) error {
 	if len(names) > 0 {
-		q.log.Error("the queue's database is missing; rebuilding it from the letters, some may be delivered twice",
+		q.log.Error("the queue has no database; rebuilding it from the letters: some may be delivered twice, none is on hold",
 			"file", q.layout.db(), "letters", len(names))
 	}
 	letters := 0
@@ -205,10 +280,7 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	if err != nil {
 		return nil, nil
 	}
-	env, sum, err := readTrailer(q.body(id))
-	if err == nil && env.ID != id {
-		err = fmt.Errorf("%w: it is that of %q", errBody, env.ID)
-	}
+	items, sum, err := q.itemsOf(id)
 	if errors.Is(err, errBody) {
 		q.log.Error("a letter without its envelope cannot be rebuilt", "id", id, "err", err, "kept", q.corrupt())
 		return nil, q.keepCorrupt(id)
@@ -216,16 +288,21 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	return items, t.addAll(items, sum)
+}
+
+// itemsOf reads from the trailer of a body what its items were when it came, due now.
+func (l layout) itemsOf(id relay.ID) ([]*Item, uint32, error) {
+	env, sum, err := readTrailer(l.body(id))
+	if err == nil && env.ID != id {
+		err = fmt.Errorf("%w: it is that of %q", errBody, env.ID)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
 	items := split(env)
 	for _, it := range items {
 		it.Next = time.Now()
-		record, err := encode(it, sum)
-		if err == nil {
-			err = t.add(it.Key(), record)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
-	return items, nil
+	return items, sum, nil
 }

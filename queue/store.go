@@ -74,9 +74,8 @@ func openDB(path string, readOnly bool) (db *bbolt.DB, err error) {
 }
 
 func damagedDB(path string, cause error) error {
-	return fmt.Errorf("queue: the database %s is %w (%v); nothing has been changed. "+
-		"Move that file away, to keep it, and start again: the queue is then rebuilt from the "+
-		"letters beside it, and some may be delivered twice", path, ErrDamaged, cause)
+	return fmt.Errorf("queue: the database %s is %w (%v); when relayd starts it sets that file aside, whole, "+
+		"and rebuilds the queue from the letters beside it", path, ErrDamaged, cause)
 }
 
 // scan reads a whole database file before anybody relies on it, and hands every record to each.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,9 +33,6 @@ func (q *Queue) Take(ctx context.Context, now time.Time, n int, skip func(relay.
 		return nil, fmt.Errorf("queue: take: %w", err)
 	}
 	q.step("queue: taken")
-	for key, err := range t.broken {
-		q.setItemAside(key, err)
-	}
 	return t.items, nil
 }
 
@@ -110,7 +108,7 @@ type taking struct {
 	picked []*entry
 	taken  []*entry // of picked, in the order of items
 	items  []Item
-	broken map[Key]error
+	gone   []*entry // of picked: damaged beyond mending
 }
 
 func (t *taking) apply(tx *tx) error {
@@ -119,20 +117,17 @@ func (t *taking) apply(tx *tx) error {
 	t.q.mu.Unlock()
 	for _, e := range t.picked {
 		k := e.key()
-		old := tx.get(k)
-		if old == nil {
-			continue // dropped since it was picked
-		}
-		it, h, err := decode(k, old)
-		if err != nil {
-			if t.broken == nil {
-				t.broken = map[Key]error{}
-			}
-			t.broken[k] = err
+		it, h, old, err := t.q.read(tx, k)
+		switch {
+		case errors.Is(err, ErrNotFound): // dropped since it was picked
 			continue
-		}
-		if it.Held {
-			continue // held since it was picked
+		case errors.Is(err, ErrDamaged):
+			t.gone = append(t.gone, e)
+			continue
+		case err != nil:
+			return err
+		case it.Held: // since it was picked
+			continue
 		}
 		it.Attempts++
 		it.Next, _ = schedule.Next(it.Accepted, it.Attempts, t.now, it.ID)
@@ -152,6 +147,9 @@ func (t *taking) publish(x *index) {
 		e.next = t.q.clock.at(t.now) + int64(t.items[i].Next.Sub(t.now))
 		t.items[i].Next = t.items[i].Next.UTC().Round(0)
 	}
+	for _, e := range t.gone {
+		x.remove(e.key())
+	}
 	for _, e := range t.picked {
 		if !isTaken[e] && !e.gone {
 			x.giveBack(e)
@@ -162,9 +160,10 @@ func (t *taking) publish(x *index) {
 // Settle enters what an attempt came to. Recipients with a final result leave the item; when none
 // is left the item is gone, and with the last item of a letter its body. Otherwise the item is due
 // again at its Next. warned says that the sender has now been told of the delay. ErrNotFound:
-// the item was dropped or aborted during the attempt.
+// the item was dropped or aborted during the attempt; ErrDamaged: its record and its letter are
+// damaged, and it is gone.
 func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warned bool) error {
-	s := &settling{k: k, results: results, warned: warned}
+	s := &settling{q: q, k: k, results: results, warned: warned}
 	err := q.do(ctx, &op{s.apply, s.publish})
 	if err == nil {
 		err = s.err
@@ -182,6 +181,7 @@ func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warne
 
 // settling is one Settle inside a transaction.
 type settling struct {
+	q       *Queue
 	k       Key
 	results []relay.Result
 	warned  bool
@@ -192,15 +192,13 @@ type settling struct {
 }
 
 func (s *settling) apply(tx *tx) error {
-	old := tx.get(s.k)
-	if old == nil {
-		s.err = ErrNotFound
-		return nil
-	}
-	it, h, err := decode(s.k, old)
-	if err != nil {
+	it, h, _, err := s.q.read(tx, s.k)
+	switch {
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged):
 		s.err = err
 		return nil
+	case err != nil:
+		return err
 	}
 	it.Warned = it.Warned || s.warned
 	if s.over = !it.settle(s.results); s.over {
@@ -217,7 +215,10 @@ func (s *settling) apply(tx *tx) error {
 func (s *settling) publish(x *index) {
 	e := x.get(s.k)
 	switch {
-	case s.err != nil || e == nil:
+	case e == nil:
+	case errors.Is(s.err, ErrDamaged):
+		x.remove(s.k)
+	case s.err != nil:
 	case s.over:
 		s.last = x.remove(s.k)
 	default:
