@@ -41,17 +41,22 @@ type Config struct {
 	// RCPT TO:<postmaster> (RFC 5321 §4.5.1).
 	DefaultDomain relay.Domain
 
+	// Users has what the file says of single users, by address in the form of NormalizeLocal. Who
+	// is a user stands in the users file.
+	Users map[relay.Address]UserConfig
+
 	TrustNetworks   []netip.Prefix   // may relay without AUTH, masked, IPv4 never mapped into IPv6
 	TLSCert, TLSKey string           // absolute paths of PEM files; both empty: self-signed
 	DNSServers      []netip.AddrPort // empty: /etc/resolv.conf
 
-	Limits   Limits
-	Queue    Queue
-	Outbound Outbound
-	SMTP     SMTP
-	POP3     POP3
-	Log      Log
-	Routes   []Route // the first match wins; none: the MX records
+	Limits     Limits
+	Queue      Queue
+	Outbound   Outbound
+	SMTP       SMTP
+	Submission Submission
+	POP3       POP3
+	Log        Log
+	Routes     []Route // the first match wins; none: the MX records
 
 	// Warnings are about what is allowed and yet probably not meant.
 	Warnings []Complaint
@@ -77,6 +82,14 @@ type DomainConfig struct {
 	// goes to, as Address.String writes them: always with a domain, nested aliases unresolved,
 	// free of loops. An alias that names itself beside others means the mailbox of its name.
 	Aliases map[string][]string
+}
+
+// UserConfig says what one user may do.
+type UserConfig struct {
+	// SendAs are addresses the user may send as beside its own; the local part "*" stands for
+	// everybody of a domain.
+	SendAs    []relay.Address
+	SendAsAny bool // as anybody at all
 }
 
 // Limits bound what one stranger, or all of them together, may cost us. Everything is positive.
@@ -141,6 +154,11 @@ type SMTP struct {
 	RecipientDelimiter string // one character, or empty: ann+tag is ann
 }
 
+// Submission says how letters of our own people are taken.
+type Submission struct {
+	HideClient bool // Received does not tell the writer's address
+}
+
 // POP3 says how the POP3 listeners behave.
 type POP3 struct {
 	IdleTimeout time.Duration // RFC 1939 §3 wants 10 minutes or more
@@ -185,6 +203,7 @@ func Default() *Config {
 	return &Config{
 		DataDir: "/var/lib/relayd",
 		Domains: map[relay.Domain]DomainConfig{},
+		Users:   map[relay.Address]UserConfig{},
 		Limits: Limits{
 			MessageSize:           50_000_000,
 			Recipients:            1000,

@@ -39,7 +39,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		{got.DataDir, want.DataDir}, {len(got.TrustNetworks), 0}, {len(got.DNSServers), 0},
 		{got.TLSCert + got.TLSKey, ""}, {len(got.Routes), 0},
 		{got.Limits, want.Limits}, {got.Queue, want.Queue}, {got.Outbound, want.Outbound},
-		{got.SMTP, want.SMTP}, {got.POP3, want.POP3}, {got.Log, want.Log},
+		{got.SMTP, want.SMTP}, {got.Submission, want.Submission}, {len(got.Users), 0}, {got.POP3, want.POP3}, {got.Log, want.Log},
 	} {
 		if diff := cmp.Diff(pair[1], pair[0], byValue); diff != "" {
 			t.Errorf("-default +example\n%s", diff)
@@ -62,7 +62,7 @@ func TestExampleIsComplete(t *testing.T) {
 	shown := map[string]bool{}
 	for line := range strings.Lines(whole) {
 		if m := regexp.MustCompile(`^\[+([^\]]+)\]`).FindStringSubmatch(line); m != nil {
-			table = strings.Replace(m[1], `"office.example"`, "*", 1) + "."
+			table = regexp.MustCompile(`"[^"]+"`).ReplaceAllString(m[1], "*") + "."
 			shown[strings.TrimSuffix(table, ".")] = true
 			shown[strings.Split(table, ".")[0]] = true
 		} else if m := regexp.MustCompile(`^([a-z0-9_]+) *=`).FindStringSubmatch(line); m != nil {
@@ -94,6 +94,12 @@ postmaster = "Carol@Partner.Example"
 "büro" = "sales"
 [domains."office.example"]
 postmaster = "bob"
+[users."ANN@Office.example"]
+send_as = ["Info@office.example", "*@Büro.example"]
+[users."bob@office.example"]
+send_as_any = true
+[submission]
+hide_client = true
 [trust]
 networks = ["192.168.1.7", "fd00::/8", "::ffff:10.0.0.0/104"]
 [tls]
@@ -133,6 +139,11 @@ via = "Smart.Example:25"
 		}},
 		"office.example": {Postmaster: "bob@office.example", Aliases: map[string][]string{}},
 	}
+	want.Users = map[relay.Address]config.UserConfig{
+		{Local: "ann", Domain: "office.example"}: {SendAs: []relay.Address{{Local: "info", Domain: "office.example"}, {Local: "*", Domain: "xn--bro-hoa.example"}}},
+		{Local: "bob", Domain: "office.example"}: {SendAsAny: true},
+	}
+	want.Submission.HideClient = true
 	want.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"),
 		netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	want.TLSCert, want.TLSKey = "/etc/relayd/tls/cert.pem", "/keys/key.pem"

@@ -61,6 +61,8 @@ func (r *reader) config(root *table, c *Config) {
 	r.listen(s.sub("listen"), c)
 	r.smtp(s.sub("smtp"), &c.SMTP)
 	r.domains(s, c)
+	r.users(s, c)
+	one(s.sub("submission"), "hide_client", &c.Submission.HideClient, readBool)
 	r.trust(s.sub("trust"), c)
 	r.tls(s.sub("tls"), c, folder)
 	servers, _ := many(s.sub("dns"), "servers", readServer)

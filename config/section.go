@@ -70,7 +70,7 @@ func (r *reader) complaints(found []finding) []Complaint {
 type section struct {
 	*reader
 	t    *table
-	path string // as in a header; the domains' names are replaced by *
+	path string // as in a header; the names of domains and users are replaced by *
 }
 
 func (r *reader) section(t *table, path string) section {
@@ -206,6 +206,8 @@ func header(path string) string {
 	switch {
 	case path == "route":
 		return "[[route]]"
+	case strings.HasPrefix(path, "users.*"):
+		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"
 	case strings.HasPrefix(path, "domains.*"):
 		return `[domains."your.domain"` + strings.TrimPrefix(path, "domains.*") + "]"
 	}

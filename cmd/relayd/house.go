@@ -242,8 +242,9 @@ func minFree(cfg *config.Config) int64 {
 // setIntake puts the config's domains and limits in force at the front door.
 func (h *house) setIntake(cfg *config.Config) {
 	h.intake.Set(intake.Settings{
-		Directory: directory(cfg, h.users),
-		Limits:    intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
+		Directory:  directory(cfg, h.users),
+		Limits:     intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
+		HideClient: cfg.Submission.HideClient,
 	})
 }
 
@@ -251,6 +252,10 @@ func directory(cfg *config.Config, people intake.Users) *intake.Directory {
 	d := &intake.Directory{
 		Hostname: cfg.Hostname, Default: cfg.DefaultDomain, Domains: map[relay.Domain]intake.Domain{},
 		Trusted: cfg.TrustNetworks, Delimiter: cfg.SMTP.RecipientDelimiter, Users: people,
+		Grants: map[relay.Address]intake.Grant{},
+	}
+	for name, user := range cfg.Users {
+		d.Grants[name] = intake.Grant{Any: user.SendAsAny, Addresses: user.SendAs}
 	}
 	for name, domain := range cfg.Domains {
 		d.Domains[name] = intake.Domain{Postmaster: domain.Postmaster, Aliases: domain.Aliases}
