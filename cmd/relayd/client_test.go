@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"io"
@@ -13,8 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdSend is `send [-to ADDR] [-from PATH] -rcpt ADDR[,ADDR...] FILE`: it sends the file, whose
-// line ends become CRLF, over a plain SMTP session and prints the replies to MAIL, each RCPT
+// cmdSend is `send [-to ADDR] [-from PATH] [-tls starttls|implicit] [-user NAME -password WORD]
+// -rcpt ADDR[,ADDR...] FILE`: it sends the file, whose line ends become CRLF, and prints the replies to MAIL, each RCPT
 // and the message, whose ID becomes $ID. It fails when the message is not accepted. `! send` wants a refusal.
 func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	fs := flag.NewFlagSet("send", flag.ContinueOnError)
@@ -22,13 +24,18 @@ func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	from := fs.String("from", "writer@partner.example", "")
 	rcpts := fs.String("rcpt", "", "")
 	count := fs.Int("n", 1, "")
+	user := fs.String("user", "", "")
+	password := fs.String("password", "", "")
+	secure := fs.String("tls", "", "")
 	ts.Check(fs.Parse(args))
 	body := toWire([]byte(ts.ReadFile(fs.Arg(0))))
 	d, err := dial(*to)
 	ts.Check(err)
 	defer d.Close()
-	d.expect("220")
-	d.say("EHLO client.example")
+	d.hello(*secure)
+	if *user != "" {
+		d.say("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+*user+"\x00"+*password)))
+	}
 	accepted := true
 	for range *count {
 		var out string
@@ -80,6 +87,27 @@ func dial(addr string) (*dialogue, error) {
 	}
 	conn.SetDeadline(time.Now().Add(patience))
 	return &dialogue{Conn: conn, r: bufio.NewReader(conn)}, nil
+}
+
+// hello greets the server, over TLS if secure says how.
+func (d *dialogue) hello(secure string) {
+	if secure == "implicit" {
+		d.encrypt()
+	}
+	d.expect("220")
+	d.say("EHLO client.example")
+	if secure == "starttls" {
+		d.write("STARTTLS\r\n")
+		d.expect("220")
+		d.encrypt()
+		d.say("EHLO client.example")
+	}
+}
+
+// encrypt goes on over TLS. The certificates of the stories are self-signed.
+func (d *dialogue) encrypt() {
+	d.Conn = tls.Client(d.Conn, &tls.Config{InsecureSkipVerify: true})
+	d.r = bufio.NewReader(d.Conn)
 }
 
 func (d *dialogue) letter(from string, rcpts []string, body []byte) (out string, accepted bool) {
