@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"relayd/relay"
 )
@@ -42,11 +43,22 @@ type bodyWriter struct {
 	bit8 bool // an octet above 127 was written: the letter needs 8BITMIME (RFC 6152)
 }
 
+// writers and blocks are buffers: with one of each for a letter, most garbage was buffers.
+var (
+	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 16<<10) }}
+	blocks  = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+)
+
 func newBodyWriter(f *os.File) *bodyWriter {
-	return &bodyWriter{file: f, buf: bufio.NewWriterSize(f, 16<<10), sum: crc32.New(castagnoli)}
+	buf := writers.Get().(*bufio.Writer)
+	buf.Reset(f)
+	return &bodyWriter{file: f, buf: buf, sum: crc32.New(castagnoli)}
 }
 
 func (w *bodyWriter) Write(p []byte) (int, error) {
+	if w.buf == nil {
+		return 0, os.ErrClosed
+	}
 	n, err := w.buf.Write(p)
 	w.sum.Write(p[:n])
 	w.size += int64(n)
@@ -69,8 +81,9 @@ func has8Bit(p []byte) bool {
 	return false
 }
 
-// finish writes the trailer. env.Size is that of the body.
+// finish writes the trailer; nothing can be written after it. env.Size is that of the body.
 func (w *bodyWriter) finish(env relay.Envelope) error {
+	defer w.release()
 	text, err := json.Marshal(env)
 	if err != nil {
 		return err
@@ -78,6 +91,14 @@ func (w *bodyWriter) finish(env relay.Envelope) error {
 	w.buf.Write(text)
 	fmt.Fprintf(w.buf, trailerFormat, w.sum.Sum32(), crc32.Checksum(text, castagnoli), len(text))
 	return w.buf.Flush()
+}
+
+func (w *bodyWriter) release() {
+	if w.buf != nil {
+		w.buf.Reset(nil)
+		writers.Put(w.buf)
+		w.buf = nil
+	}
 }
 
 // body is the readable part of a body file.
@@ -100,7 +121,9 @@ func openBody(name string, size int64, sum uint32) (*body, error) {
 	}
 	b := &body{io.NewSectionReader(f, 0, size), f}
 	h := crc32.New(castagnoli)
-	n, err := io.Copy(h, b)
+	block := blocks.Get().(*[32 << 10]byte)
+	n, err := io.CopyBuffer(h, b, block[:])
+	blocks.Put(block)
 	switch {
 	case err != nil: // this may pass: do not condemn the letter for it
 	case n != size:

@@ -141,6 +141,7 @@ func (s *staged) Abort() error {
 	case recording:
 		return s.q.takeBack(s.env.ID, split(s.env))
 	}
+	s.body.release()
 	s.body.file.Close()
 	if err := os.Remove(s.q.body(s.env.ID)); err != nil {
 		return fmt.Errorf("queue: abort: %w", err)

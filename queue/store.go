@@ -165,36 +165,51 @@ func (s *store) page(start []byte, keep func(key []byte) bool) (recs []record, n
 	return recs, next, err
 }
 
-// get reads the items of one letter.
-func (s *store) get(id relay.ID) ([]Item, uint32, error) {
-	var items []Item
-	var sum uint32
+// header reads what the records of a letter say of its body, which is the same in all of them.
+func (s *store) header(id relay.ID) (h header, err error) {
+	err = s.each(id, func(key Key, v []byte) (err error) {
+		h, err = decodeHeader(key.String(), v)
+		return err
+	})
+	return h, err
+}
+
+// each hands over the records of one letter; ErrNotFound when there are none.
+func (s *store) each(id relay.ID, f func(key Key, value []byte) error) error {
+	found := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(itemsBucket).Cursor()
 		prefix := []byte(id + "/")
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			found = true
 			key, err := ParseKey(string(k))
 			if err != nil {
 				return fmt.Errorf("queue: record %q: %w", k, err)
 			}
-			it, h, err := decode(key, v)
-			if err != nil {
+			if err := f(key, v); err != nil {
 				return fmt.Errorf("queue: record %s: %w", key, err)
 			}
-			items, sum = append(items, it), h.sum
 		}
 		return nil
 	})
-	if err == nil && len(items) == 0 {
+	if err == nil && !found {
 		err = fmt.Errorf("queue: %s: %w", id, ErrNotFound)
 	}
-	return items, sum, err
+	return err
 }
 
 // Get returns the items of one letter by domain; ErrNotFound when there are none.
 func (s *store) Get(ctx context.Context, id relay.ID) ([]Item, error) {
-	items, _, err := s.get(id)
-	return items, err
+	var items []Item
+	err := s.each(id, func(key Key, v []byte) error {
+		it, _, err := decode(key, v)
+		items = append(items, it)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 // List yields the items f matches, the oldest first. It holds no lock while the caller looks at
@@ -238,11 +253,11 @@ func (s *store) Count(ctx context.Context, f Filter) (int, error) {
 
 // open opens a body after checking it against its records.
 func (s *store) open(id relay.ID) (*body, error) {
-	items, sum, err := s.get(id)
+	h, err := s.header(id)
 	if err != nil {
 		return nil, err
 	}
-	b, err := openBody(s.body(id), items[0].Size, sum)
+	b, err := openBody(s.body(id), h.size, h.sum)
 	if err != nil {
 		return nil, fmt.Errorf("queue: body %s: %w", id, err)
 	}

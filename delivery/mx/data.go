@@ -3,7 +3,7 @@ package mx
 import (
 	"bufio"
 	"bytes"
-	"io"
+	"sync"
 )
 
 // dataWriter turns a letter into what DATA sends: a dot before every line that starts with one
@@ -17,14 +17,21 @@ type dataWriter struct {
 	cr     bool // a CR has been taken in and not yet written
 }
 
-func newDataWriter(w io.Writer, block int) *dataWriter {
-	return &dataWriter{w: bufio.NewWriterSize(w, block)}
+// dataBuffer is what sending a letter needs beside the letter. A small letter goes out in one
+// write, so that its dot travels with it.
+type dataBuffer struct {
+	out   *bufio.Writer
+	block [blockSize]byte
 }
 
-// blockSize is how many octets of a letter of size octets go out in one write: all of a small
-// one, so that its dot travels with it, and never more memory than it needs.
-func blockSize(size int64) int {
-	return int(min(size+size/16+64, 32<<10))
+const blockSize = 32 << 10
+
+var dataBuffers = sync.Pool{New: func() any { return &dataBuffer{out: bufio.NewWriterSize(nil, blockSize)} }}
+
+// release gives the buffer back without what was not flushed.
+func (b *dataBuffer) release() {
+	b.out.Reset(nil)
+	dataBuffers.Put(b)
 }
 
 func (d *dataWriter) Write(p []byte) (int, error) {

@@ -220,9 +220,12 @@ func (s *session) sendBody(l *letter) (relay.Reply, error) {
 		return relay.Reply{}, &bodyError{err}
 	}
 	out := &bodyWriter{c: s.conn, end: time.Now().Add(s.timeouts.body(l.size))}
-	d := newDataWriter(out, blockSize(l.size))
+	b := dataBuffers.Get().(*dataBuffer)
+	defer b.release()
+	b.out.Reset(out)
+	d := &dataWriter{w: b.out}
 	source := &bodyReader{r: l.body}
-	if _, err := io.CopyBuffer(d, source, make([]byte, blockSize(l.size))); err != nil {
+	if _, err := io.CopyBuffer(d, source, b.block[:]); err != nil {
 		if source.err != nil {
 			return relay.Reply{}, &bodyError{source.err}
 		}

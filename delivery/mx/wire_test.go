@@ -79,7 +79,7 @@ func FuzzData(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte, piece int) {
 		var out bytes.Buffer
-		d := newDataWriter(&out, 64)
+		d := &dataWriter{w: bufio.NewWriterSize(&out, 64)}
 		for p := in; len(p) > 0; {
 			n := min(max(piece, 1), len(p))
 			if k, err := d.Write(p[:n]); k != n || err != nil {
@@ -125,7 +125,7 @@ func normal(s string) string {
 func BenchmarkData(b *testing.B) {
 	letter := []byte(strings.Repeat(strings.Repeat("x", 70)+"\r\n", 1000))
 	b.SetBytes(int64(len(letter)))
-	d := newDataWriter(io.Discard, blockSize(1<<20))
+	d := &dataWriter{w: bufio.NewWriterSize(io.Discard, blockSize)}
 	for b.Loop() {
 		d.Write(letter)
 	}
