@@ -17,6 +17,7 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	start := time.Now()
 	d.Step("attempt: begun")
 	got, err := d.deliver(ctx, item)
+	d.hangUp(item.Domain)
 	d.Step("attempt: made")
 	if errors.Is(err, queue.ErrNotFound) {
 		return // dropped by the operator meanwhile: nobody is to hear of it

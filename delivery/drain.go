@@ -71,8 +71,8 @@ type Drain struct {
 
 	mu      sync.Mutex
 	busy    map[queue.Key]bool   // items under way, in Run or in Bounce
-	running map[relay.Domain]int // attempts of Run
-	active  int                  // their sum
+	running map[relay.Domain]int // attempts of Run that are talking to the domain
+	active  int                  // all attempts of Run, those being settled too
 	freed   chan struct{}        // a slot became free
 	workers sync.WaitGroup
 }
@@ -170,14 +170,26 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 	})
 }
 
+// hangUp makes room for another attempt at the domain. The settling that follows does not concern
+// the remote and waits for our disk, which many can do at once.
+func (d *Drain) hangUp(domain relay.Domain) {
+	d.mu.Lock()
+	if d.running[domain]--; d.running[domain] == 0 {
+		delete(d.running, domain)
+	}
+	d.mu.Unlock()
+	d.free()
+}
+
 func (d *Drain) stop(item queue.Item) {
 	d.release(item.Key())
 	d.mu.Lock()
 	d.active--
-	if d.running[item.Domain]--; d.running[item.Domain] == 0 {
-		delete(d.running, item.Domain)
-	}
 	d.mu.Unlock()
+	d.free()
+}
+
+func (d *Drain) free() {
 	select {
 	case d.freed <- struct{}{}:
 	default:

@@ -19,7 +19,7 @@ import (
 )
 
 // bufferSize is how much of a letter is gathered before it is written; most letters fit whole.
-const bufferSize = 64 << 10
+const bufferSize = 32 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }}
 
