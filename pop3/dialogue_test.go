@@ -108,8 +108,11 @@ func clientLine(s string) string {
 		n, _ := strconv.Atoi(strings.TrimSuffix(n, ">"))
 		return strings.Repeat("x", n) + "\r\n"
 	}
-	if s == "<nul>" {
+	switch s {
+	case "<nul>":
 		return "USER ann\x00bob\r\n"
+	case "USER <latin1>":
+		return "USER gr\xfcn\r\n"
 	}
 	return s + "\r\n"
 }

@@ -1,30 +1,27 @@
 package pop3
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
-	"fmt"
+	"io/fs"
 	"strings"
+	"unicode/utf8"
 
 	"relayd/relay"
 )
 
+// user implements USER (RFC 1939 §7). Every name is accepted, so that nobody learns who exists.
 // Where somebody may not log in, no password is looked at, so that a client that is set up wrongly
 // finds out before it has sent one.
-const needTLS = "[AUTH] TLS is required to log in: use STLS, or the POP3S port"
-
-// user implements USER (RFC 1939 §7). Every name is accepted, so that nobody learns who exists.
 func (s *session) user(_ context.Context, arg string) {
 	switch {
 	case !s.mayLogin():
-		s.wrong(needTLS)
-	case arg == "" || strings.ContainsFunc(arg, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		s.wrong("USER needs a name")
+		s.wrong(badLogin, textNeedTLS)
+	case arg == "" || !utf8.ValidString(arg) || strings.ContainsFunc(arg, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		s.wrong(none, textUserSyntax)
 	default:
 		s.name = arg
-		s.ok("now the password")
+		s.ok(textPassword)
 	}
 }
 
@@ -34,58 +31,17 @@ func (s *session) pass(ctx context.Context, arg string) {
 	s.name = ""
 	switch {
 	case !s.mayLogin():
-		s.wrong(needTLS)
+		s.wrong(badLogin, textNeedTLS)
 	case name == "":
-		s.wrong("USER first")
+		s.wrong(none, textUserFirst)
 	default:
 		s.login(ctx, name, arg)
 	}
 }
 
-// auth implements AUTH PLAIN (RFC 5034, RFC 4616), with or without an initial response. AUTH alone
-// lists the mechanisms, which is older than the RFC and still asked by some clients.
-func (s *session) auth(ctx context.Context, arg string) {
-	mechanism, initial, found := strings.Cut(arg, " ")
-	switch {
-	case !s.mayLogin():
-		s.wrong(needTLS)
-	case arg == "":
-		s.writeString("+OK\r\nPLAIN\r\n.\r\n")
-	case !strings.EqualFold(mechanism, "PLAIN"):
-		s.wrong("unknown mechanism, PLAIN is the one")
-	case found:
-		s.plain(ctx, initial)
-	default:
-		s.writeString("+ \r\n")
-		line, _, err := s.readLine(maxAnswer, s.deadline())
-		switch {
-		case errors.Is(err, errLongLine):
-			s.wrong("the line is too long")
-		case err != nil:
-			s.over = true
-		case string(line) == "*":
-			s.err("cancelled")
-		default:
-			s.plain(ctx, string(line))
-		}
-	}
-}
-
-func (s *session) plain(ctx context.Context, response string) {
-	raw, err := base64.StdEncoding.Strict().DecodeString(response)
-	parts := bytes.Split(raw, []byte{0})
-	if err != nil || len(parts) != 3 {
-		s.wrong("that is not a PLAIN response in base 64")
-		return
-	}
-	authzid, name, password := string(parts[0]), string(parts[1]), string(parts[2])
-	if authzid != "" && authzid != name {
-		// Nobody may read as somebody else; the answer is that of a wrong password.
-		s.denied(ctx, name)
-		return
-	}
-	s.login(ctx, name, password)
-}
+// apop refuses APOP, which our greeting does not offer: its digest is made from a password that
+// the server can read, and we keep none.
+func (s *session) apop(_ context.Context, _ string) { s.wrong(none, textNoAPOP) }
 
 // login checks the password and opens the maildrop.
 func (s *session) login(ctx context.Context, name, password string) {
@@ -96,26 +52,42 @@ func (s *session) login(ctx context.Context, name, password string) {
 		return
 	case err != nil:
 		s.log.Error("cannot check a password", "err", err)
-		s.err("[SYS/TEMP] the password cannot be checked now, try again later")
+		s.err(temporary, textCannotCheck)
+		return
+	}
+	if left := s.server.cfg.Delay.left(mailbox); left > 0 {
+		s.log.Info("too soon after the last login", "user", mailbox, "dur", left)
+		s.wrong(loginDelay, textTooSoon, seconds(left))
 		return
 	}
 	drop, err := s.server.cfg.Open(ctx, mailbox)
 	switch {
 	case errors.Is(err, relay.ErrInUse):
 		s.log.Info("the maildrop is in use", "user", mailbox)
-		s.err("[IN-USE] the mailbox is open in another session, try again later")
+		s.err(inUse, textInUse)
 		return
 	case err != nil:
 		s.log.Error("cannot open the maildrop", "user", mailbox, "err", err)
-		s.err("[SYS/TEMP] the mailbox cannot be opened now, try again later")
+		s.trouble(err, textCannotOpen, textCannotOpenEver)
 		return
 	}
+	s.server.cfg.Delay.note(mailbox)
 	s.drop, s.mailbox, s.list, s.errors = drop, mailbox, drop.Messages(), 0
 	s.deleted = make([]bool, len(s.list))
 	s.count()
 	s.server.count.logins.Add(1)
 	s.log.Info("logged in", "user", mailbox, "messages", s.kept.count, "size", s.kept.octets)
-	s.ok(fmt.Sprintf("%s has %d messages (%d octets)", mailbox, s.kept.count, s.kept.octets))
+	s.ok(textMailbox, mailbox, s.kept.count, s.kept.octets)
+}
+
+// trouble answers that something of ours is wrong. Wrong permissions stay until somebody mends
+// them; everything else may pass.
+func (s *session) trouble(err error, passing, lasting phrase, args ...any) {
+	if errors.Is(err, fs.ErrPermission) {
+		s.err(permanent, lasting, args...)
+	} else {
+		s.err(temporary, passing, args...)
+	}
 }
 
 // denied answers a wrong name and a wrong password alike, after a while (RFC 3206 §3).
@@ -130,7 +102,7 @@ func (s *session) denied(ctx context.Context, name string) {
 	if s.tries++; s.tries >= s.server.cfg.Limits.FailedTries {
 		s.over = true
 	}
-	s.err("[AUTH] the name or the password is wrong")
+	s.err(badLogin, textDenied)
 }
 
 // printable makes what a stranger typed fit for a log: a password in the wrong place is cut short

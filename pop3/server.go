@@ -45,7 +45,12 @@ type Config struct {
 	// PlaintextOK says from where people may log in without TLS; nil: from nowhere.
 	PlaintextOK func(client netip.Addr) bool
 	Limits      Limits
-	Log         *slog.Logger
+	// Delay is the least time between two logins to a maildrop; nil: none.
+	Delay *LoginDelay
+	// Language is the tag of the language a client gets with LANG * (RFC 6856 §3), one of
+	// Languages; empty: English. Clients that do not ask get English (RFC 2277 §4.5).
+	Language string
+	Log      *slog.Logger
 }
 
 // Limits bound what clients may cost. A zero field means its default.
@@ -103,9 +108,10 @@ type counters struct {
 
 // Server serves POP3 on any number of listeners.
 type Server struct {
-	cfg   Config
-	log   *slog.Logger
-	count counters
+	cfg    Config
+	log    *slog.Logger
+	tongue language // of LANG *
+	count  counters
 
 	mu        sync.Mutex
 	closing   bool
@@ -124,8 +130,9 @@ func New(cfg Config) *Server {
 	if cfg.PlaintextOK == nil {
 		cfg.PlaintextOK = func(netip.Addr) bool { return false }
 	}
+	tongue, _, _ := lookup(cfg.Language)
 	return &Server{
-		cfg: cfg, log: cfg.Log.With("room", "pop3"),
+		cfg: cfg, tongue: tongue, log: cfg.Log.With("room", "pop3"),
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{}, clients: map[netip.Prefix]int{},
 	}
 }
@@ -197,13 +204,13 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, mine *sync.WaitGroup) {
 	s.count.connections.Add(1)
 	ses := newSession(s, conn)
-	if reason := s.enter(ses); reason != "" {
+	if reason, ok := s.enter(ses); !ok {
 		s.count.refused.Add(1)
-		s.log.Warn("refused", "client", ses.client, "err", reason)
+		s.log.Warn("refused", "client", ses.client, "err", reason[english])
 		if !implicitTLS {
 			// The send buffer of a new connection is empty, so this does not wait for anybody.
 			conn.SetWriteDeadline(time.Now().Add(time.Second))
-			io.WriteString(conn, "-ERR [SYS/TEMP] "+reason+", try again later\r\n")
+			io.WriteString(conn, "-ERR "+string(temporary)+reason[english]+"\r\n")
 		}
 		conn.Close()
 		return
@@ -215,21 +222,21 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, min
 	})
 }
 
-func (s *Server) enter(ses *session) (refusal string) {
+func (s *Server) enter(ses *session) (refusal phrase, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closing:
-		return "shutting down"
+		return textStopping, false
 	case len(s.sessions) >= s.cfg.Limits.Connections:
-		return "too many connections"
+		return textTooManyConnections, false
 	case s.clients[ses.network] >= s.cfg.Limits.PerAddress:
-		return "too many connections from your address"
+		return textTooManyFromYou, false
 	}
 	s.running.Add(1)
 	s.sessions[ses] = struct{}{}
 	s.clients[ses.network]++
-	return ""
+	return phrase{}, true
 }
 
 func (s *Server) leave(ses *session) {

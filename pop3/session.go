@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -40,13 +39,18 @@ type session struct {
 		count  int
 		octets int64
 	}
-	fetched []fetch
+	fetched  []fetch
+	reported int // how many of fetched have been logged
+
+	tongue        language
+	international bool // UTF-8 may stand in sentences
 }
 
-// fetch is a message sent whole by RETR, and how many octets had been sent when it was.
+// fetch is a message of so many octets sent whole by RETR. The connection has carried end octets
+// when the last of them is through.
 type fetch struct {
-	n   int
-	end int64
+	n         int
+	end, size int64
 }
 
 func newSession(s *Server, conn net.Conn) *session {
@@ -56,10 +60,12 @@ func newSession(s *Server, conn net.Conn) *session {
 		bits = 64
 	}
 	network, _ := client.Addr().WithZone("").Prefix(bits)
-	return &session{
+	ses := &session{
 		wire:   &wire{conn: conn, timeout: s.cfg.Limits.WriteTime, lag: s.cfg.Limits.ShutdownLag, total: &s.count},
 		server: s, log: s.log.With("client", client.String()), client: client, network: network, since: time.Now(),
 	}
+	ses.sent = ses.report
+	return ses
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -82,12 +88,12 @@ func (s *session) serve(ctx context.Context, implicitTLS bool) {
 			return
 		}
 	}
-	s.ok(string(s.server.cfg.Hostname) + " POP3 server ready")
+	s.ok(textReady, s.server.cfg.Hostname)
 	for !s.over {
 		line, crlf, err := s.readLine(maxLine, s.deadline())
 		switch {
 		case errors.Is(err, errLongLine):
-			s.wrong("the line is too long")
+			s.wrong(none, textLongLine)
 		case err != nil:
 			s.log.Debug("the link ended without QUIT", "err", err)
 			return
@@ -119,16 +125,13 @@ func (s *session) closeDrop() {
 	}
 	drop := s.drop
 	s.drop = nil
-	for _, f := range s.fetched {
-		// What still lay in our buffer when the link dropped was never sent.
-		if f.end <= s.octets.out {
-			drop.Seen(f.n)
-		}
+	for _, f := range s.fetched[:s.reported] {
+		drop.Seen(f.n)
 	}
 	if err := drop.Close(); err != nil {
 		s.log.Warn("cannot close the maildrop", "user", s.mailbox, "err", err)
 	}
-	s.log.Info("logged out", "user", s.mailbox, "fetched", len(s.fetched))
+	s.log.Info("logged out", "user", s.mailbox, "fetched", s.reported)
 }
 
 // startTLS shakes hands on the connection; after an error it is of no more use.
@@ -144,23 +147,23 @@ func (s *session) startTLS(ctx context.Context) error {
 	return nil
 }
 
-// ok and err send the first line of a reply. text must not contain line ends.
-func (s *session) ok(text string)  { s.writeString("+OK " + text + "\r\n") }
-func (s *session) err(text string) { s.writeString("-ERR " + text + "\r\n") }
-
 // wrong answers a command that a well-made client does not send, and ends the session of one that
 // sends nothing else.
-func (s *session) wrong(text string) {
+func (s *session) wrong(c code, p phrase, args ...any) {
 	s.errors++
 	limit := s.server.cfg.Limits.Errors
 	if s.drop != nil {
 		limit *= 5
 	}
-	if s.errors >= limit {
-		s.over = true
-		text += "; too many errors, closing the connection"
+	if s.errors < limit {
+		s.err(c, p, args...)
+		return
 	}
-	s.err(text)
+	s.over = true
+	for l := range p {
+		p[l] += "; " + textTooMany[l]
+	}
+	s.err(c, p, args...)
 }
 
 // state says when a command may be given (RFC 1939 §3).
@@ -173,34 +176,41 @@ const (
 )
 
 type verb struct {
-	state state
-	run   func(s *session, ctx context.Context, arg string)
+	state    state
+	argument bool // it may have one
+	run      func(s *session, ctx context.Context, arg string)
 }
 
 // verbs are the commands, but for STLS, which has to see how its line ended.
 var verbs = map[string]verb{
-	"CAPA": {anyState, (*session).capa},
-	"QUIT": {anyState, (*session).quit},
-	"USER": {authorization, (*session).user},
-	"PASS": {authorization, (*session).pass},
-	"AUTH": {authorization, (*session).auth},
-	"STAT": {transaction, (*session).stat},
-	"LIST": {transaction, (*session).listing},
-	"UIDL": {transaction, (*session).uidl},
-	"RETR": {transaction, (*session).retr},
-	"TOP":  {transaction, (*session).topLines},
-	"DELE": {transaction, (*session).dele},
-	"NOOP": {transaction, (*session).noop},
-	"RSET": {transaction, (*session).rset},
+	"CAPA": {anyState, false, (*session).capa},
+	"LANG": {anyState, true, (*session).lang},
+	"QUIT": {anyState, false, (*session).quit},
+	"USER": {authorization, true, (*session).user},
+	"PASS": {authorization, true, (*session).pass},
+	"AUTH": {authorization, true, (*session).auth},
+	"APOP": {authorization, true, (*session).apop},
+	"UTF8": {authorization, false, (*session).utf8},
+	"STAT": {transaction, false, (*session).stat},
+	"LIST": {transaction, true, (*session).listing},
+	"UIDL": {transaction, true, (*session).uidl},
+	"RETR": {transaction, true, (*session).retr},
+	"TOP":  {transaction, true, (*session).topLines},
+	"DELE": {transaction, true, (*session).dele},
+	"NOOP": {transaction, false, (*session).noop},
+	"RSET": {transaction, false, (*session).rset},
 }
 
 func (s *session) command(ctx context.Context, line []byte, crlf bool) {
 	if bytes.IndexByte(line, 0) >= 0 {
-		s.wrong("a command cannot contain NUL")
+		s.wrong(none, textNUL)
 		return
 	}
 	word, arg, _ := strings.Cut(string(line), " ")
 	word = strings.ToUpper(word)
+	if word != "PASS" {
+		s.name = "" // PASS has to follow USER at once (RFC 1939 §7)
+	}
 	if word == "STLS" {
 		s.stls(ctx, arg, crlf)
 		return
@@ -209,13 +219,15 @@ func (s *session) command(ctx context.Context, line []byte, crlf bool) {
 	switch {
 	case !known && s.drop == nil && isHTTP(line):
 		s.over = true
-		s.err("this is a POP3 server")
+		s.err(none, textNotPOP3)
 	case !known:
-		s.wrong("unknown command")
+		s.wrong(none, textUnknown)
 	case v.state == transaction && s.drop == nil:
-		s.wrong("log in first")
+		s.wrong(none, textLoginFirst)
 	case v.state == authorization && s.drop != nil:
-		s.wrong("you are already logged in")
+		s.wrong(none, textLoggedIn)
+	case arg != "" && !v.argument:
+		s.wrong(none, textNoArgument, word)
 	default:
 		v.run(s, ctx, arg)
 	}
@@ -232,19 +244,19 @@ func isHTTP(line []byte) bool {
 func (s *session) stls(ctx context.Context, arg string, crlf bool) {
 	switch {
 	case s.server.cfg.TLS == nil:
-		s.wrong("TLS is not available")
+		s.wrong(none, textNoTLS)
 	case s.secure:
-		s.wrong("TLS is already active")
+		s.wrong(none, textTLSActive)
 	case s.drop != nil:
-		s.wrong("you are already logged in")
+		s.wrong(none, textLoggedIn)
 	case arg != "" || !crlf:
-		s.wrong("STLS takes no argument and ends in CRLF")
+		s.wrong(none, textSTLSSyntax)
 	case s.pending():
 		s.over = true
-		s.err("nothing may follow STLS before TLS has begun")
+		s.err(none, textSTLSPipelined)
 	default:
-		s.name = ""
-		s.ok("begin TLS")
+		s.ok(textBeginTLS)
+		s.tongue, s.international = english, false
 		if s.flush() != nil {
 			s.over = true
 		} else if err := s.startTLS(ctx); err != nil {
@@ -256,14 +268,14 @@ func (s *session) stls(ctx context.Context, arg string, crlf bool) {
 }
 
 // capa implements RFC 2449 §5. Only what would work now is listed.
-func (s *session) capa(_ context.Context, arg string) {
-	if arg != "" {
-		s.wrong("CAPA takes no argument")
-		return
-	}
-	s.writeString("+OK these work\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\n")
+func (s *session) capa(_ context.Context, _ string) {
+	s.ok(textCapabilities)
+	s.writeString("TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nUTF8 USER\r\nLANG\r\n")
 	if s.mayLogin() {
-		s.writeString("USER\r\nSASL PLAIN\r\n")
+		s.writeString("USER\r\nSASL " + mechanismNames() + "\r\n")
+	}
+	if d := s.server.cfg.Delay; d != nil {
+		s.writeString("LOGIN-DELAY " + strconv.FormatInt(seconds(d.least), 10) + "\r\n")
 	}
 	if s.server.cfg.TLS != nil && !s.secure && s.drop == nil {
 		s.writeString("STLS\r\n")
@@ -277,14 +289,10 @@ func (s *session) mayLogin() bool {
 
 // quit ends the session; in the transaction state it first removes what was marked (RFC 1939 §6).
 // The maildrop is open to others again before the reply is out.
-func (s *session) quit(_ context.Context, arg string) {
-	if arg != "" {
-		s.wrong("QUIT takes no argument")
-		return
-	}
+func (s *session) quit(_ context.Context, _ string) {
 	s.over = true
 	if s.drop == nil {
-		s.ok("goodbye")
+		s.ok(textGoodbye)
 		return
 	}
 	var marked []int
@@ -309,10 +317,10 @@ func (s *session) quit(_ context.Context, arg string) {
 	}
 	s.closeDrop()
 	if err != nil {
-		s.err(truncate(fmt.Sprintf("[SYS/TEMP] %d of %d deleted messages could not be removed:%s", len(stay), len(marked), numbers(stay))))
+		s.trouble(err, textNotRemoved, textNotRemoved, len(stay), len(marked), numbers(stay))
 		return
 	}
-	s.ok(fmt.Sprintf("goodbye, %d messages removed", len(marked)))
+	s.ok(textRemoved, len(marked))
 }
 
 // notRemoved says which messages stay after Remove failed; all of them if it did not say.
@@ -337,13 +345,4 @@ func numbers(list []int) string {
 		b.WriteString(strconv.Itoa(n))
 	}
 	return b.String()
-}
-
-// truncate keeps a reply within 512 octets (RFC 1939 §3).
-func truncate(text string) string {
-	const longest = 500
-	if len(text) <= longest {
-		return text
-	}
-	return text[:longest-4] + " ..."
 }

@@ -11,13 +11,15 @@ import (
 	"relayd/relay"
 )
 
+// fact sends a reply that programs read: it is the same in every language.
+func (s *session) fact(format string, args ...any) {
+	var line [maxReply]byte
+	s.write(append(fmt.Appendf(append(line[:0], "+OK "...), format, args...), '\r', '\n'))
+}
+
 // stat implements STAT (RFC 1939 §5).
-func (s *session) stat(_ context.Context, arg string) {
-	if arg != "" {
-		s.wrong("STAT takes no argument")
-		return
-	}
-	s.ok(strconv.Itoa(s.kept.count) + " " + strconv.FormatInt(s.kept.octets, 10))
+func (s *session) stat(_ context.Context, _ string) {
+	s.fact("%d %d", s.kept.count, s.kept.octets)
 }
 
 // listing implements LIST [n].
@@ -35,11 +37,11 @@ func (s *session) scan(arg string, column func([]byte, Message) []byte) {
 	var line [128]byte
 	if arg != "" {
 		if n, ok := s.number(arg); ok {
-			s.ok(string(column(fmt.Appendf(line[:0], "%d ", n), s.list[n-1])))
+			s.fact("%s", column(fmt.Appendf(line[:0], "%d ", n), s.list[n-1]))
 		}
 		return
 	}
-	s.ok(fmt.Sprintf("%d messages (%d octets)", s.kept.count, s.kept.octets))
+	s.ok(textList, s.kept.count, s.kept.octets)
 	for i, m := range s.list {
 		if s.deleted[i] {
 			continue
@@ -55,12 +57,12 @@ func (s *session) number(arg string) (n int, ok bool) {
 	v, ok := digits(arg)
 	switch {
 	case !ok:
-		s.wrong("a message number is needed")
+		s.wrong(none, textNeedNumber)
 	case v < 1 || v > int64(len(s.list)):
-		s.err(fmt.Sprintf("no such message, there are %d", len(s.list)))
+		s.err(none, textNoMessage, len(s.list))
 		return 0, false
 	case s.deleted[v-1]:
-		s.err(fmt.Sprintf("message %d is already deleted", v))
+		s.err(none, textDeletedAlready, v)
 		return 0, false
 	}
 	return int(v), ok
@@ -86,16 +88,24 @@ func (s *session) retr(_ context.Context, arg string) {
 		return
 	}
 	d := dots{wire: s.wire}
-	if !s.send(n, &d, strconv.FormatInt(s.list[n-1].Size, 10)+" octets") {
+	if !s.send(n, &d, textOctets, s.list[n-1].Size) {
 		return
 	}
-	s.fetched = append(s.fetched, fetch{n, s.written()})
-	s.server.count.fetched.Add(1)
-	m := s.list[n-1]
-	s.log.LogAttrs(context.Background(), slog.LevelInfo, "fetched",
-		slog.String("id", string(m.ID)), slog.String("user", s.mailbox.String()), slog.String("uid", m.UID), slog.Int64("size", d.octets))
-	if d.octets != m.Size {
+	s.fetched = append(s.fetched, fetch{n, s.written(), d.octets})
+	if m := s.list[n-1]; d.octets != m.Size {
 		s.log.Warn("a message has another size than its name says", "id", m.ID, "uid", m.UID, "size", d.octets, "want", m.Size)
+	}
+}
+
+// report logs the messages whose last octet has been written by now. What still lies in our buffer
+// when the link drops has not been fetched.
+func (s *session) report() {
+	for ; s.reported < len(s.fetched) && s.fetched[s.reported].end <= s.octets.out; s.reported++ {
+		f := s.fetched[s.reported]
+		m := s.list[f.n-1]
+		s.server.count.fetched.Add(1)
+		s.log.LogAttrs(context.Background(), slog.LevelInfo, "fetched",
+			slog.String("id", string(m.ID)), slog.String("user", s.mailbox.String()), slog.String("uid", m.UID), slog.Int64("size", f.size))
 	}
 }
 
@@ -104,29 +114,29 @@ func (s *session) topLines(_ context.Context, arg string) {
 	first, second, _ := strings.Cut(arg, " ")
 	lines, ok := digits(second)
 	if !ok {
-		s.wrong("TOP needs a message number and a number of lines")
+		s.wrong(none, textTopSyntax)
 		return
 	}
 	if n, ok := s.number(first); ok {
-		s.send(n, &dots{wire: s.wire, top: true, lines: lines}, "the header and the first lines follow")
+		s.send(n, &dots{wire: s.wire, top: true, lines: lines}, textTop)
 	}
 }
 
 // send sends a message and its closing dot, and says whether all of it went out. Where it cannot
 // be read to its end the connection is cut: every other end would look like a whole message.
-func (s *session) send(n int, d *dots, text string) bool {
+func (s *session) send(n int, d *dots, text phrase, args ...any) bool {
 	r, err := s.drop.Open(n)
 	switch {
 	case errors.Is(err, relay.ErrGone):
-		s.err(fmt.Sprintf("[SYS/TEMP] message %d has been removed by another program", n))
+		s.err(temporary, textGone, n)
 		return false
 	case err != nil:
 		s.log.Error("cannot read a message", "user", s.mailbox, "id", s.list[n-1].ID, "err", err)
-		s.err(fmt.Sprintf("[SYS/TEMP] message %d cannot be read now", n))
+		s.trouble(err, textUnreadable, textUnreadableEver, n)
 		return false
 	}
 	defer r.Close()
-	s.ok(text)
+	s.ok(text, args...)
 	if err := d.copy(r); err != nil {
 		if s.wire.err == nil {
 			s.log.Error("cannot read a message to its end", "user", s.mailbox, "id", s.list[n-1].ID, "err", err)
@@ -147,25 +157,15 @@ func (s *session) dele(_ context.Context, arg string) {
 	s.deleted[n-1] = true
 	s.kept.count--
 	s.kept.octets -= s.list[n-1].Size
-	s.ok(fmt.Sprintf("message %d deleted", n))
+	s.ok(textDeleted, n)
 }
 
-func (s *session) noop(_ context.Context, arg string) {
-	if arg != "" {
-		s.wrong("NOOP takes no argument")
-		return
-	}
-	s.ok("still here")
-}
+func (s *session) noop(_ context.Context, _ string) { s.ok(textNoop) }
 
 // rset implements RSET and says how many messages it brought back.
-func (s *session) rset(_ context.Context, arg string) {
-	if arg != "" {
-		s.wrong("RSET takes no argument")
-		return
-	}
+func (s *session) rset(_ context.Context, _ string) {
 	restored := len(s.list) - s.kept.count
 	clear(s.deleted)
 	s.count()
-	s.ok(fmt.Sprintf("%d messages restored, there are %d (%d octets)", restored, s.kept.count, s.kept.octets))
+	s.ok(textRestored, restored, s.kept.count, s.kept.octets)
 }

@@ -35,6 +35,7 @@ type wire struct {
 	timeout time.Duration
 	octets  struct{ in, out int64 }
 	total   *counters
+	sent    func() // called when octets.out has grown; may not write
 
 	lag time.Duration // how long to wait for a command once Shutdown has begun
 
@@ -221,6 +222,7 @@ func (w *wire) send() {
 		n, w.err = w.conn.Write(*w.out)
 		w.octets.out += int64(n)
 		w.total.out.Add(int64(n))
+		w.sent()
 	}
 	*w.out = (*w.out)[:0]
 }
