@@ -39,7 +39,7 @@ var (
 )
 
 // bigBuffer holds the longest AUTH line, and makes a read of a letter worth its system call.
-const bigBuffer = 32 << 10
+const bigBuffer = 16 << 10
 
 // notALine is a limit for what begins like no command at all.
 const notALine = -1
