@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	exits N COMMAND   like exec, and the exit status must be N
 //	talk FILE         play a dialogue octet by octet, see talk_test.go
 //	await FILE [N]    wait until N files match the pattern
+//	drained           wait until the queue is empty: a report comes before its letter is settled
 //
 // Files given to them have their $VARIABLES replaced.
 func TestScript(t *testing.T) {
@@ -50,7 +51,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": cmdDNS, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
-			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait,
+			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait, "drained": cmdDrained,
 		},
 	})
 }
@@ -173,6 +174,21 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 		<-tick.C
 	}
 	ts.Fatalf("no %d files match %s after %v", want, args[0], patience)
+}
+
+func cmdDrained(ts *testscript.TestScript, _ bool, _ []string) {
+	path, err := lookPath(ts, "relayctl")
+	ts.Check(err)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		out, err := exec.Command(path, "--data-dir", ts.MkAbs("data"), "--json", "queue", "ls").Output()
+		ts.Check(err)
+		if len(out) == 0 {
+			return
+		}
+	}
+	ts.Fatalf("the queue is not empty after %v", patience)
 }
 
 // lookPath finds a command on the story's PATH rather than on ours.
