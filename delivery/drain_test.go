@@ -225,6 +225,45 @@ func TestResultsThatDoNotFit(t *testing.T) {
 	})
 }
 
+// A remote that has answered gets the next letter while our disk still records the answer; letters
+// that are being recorded count against all attempts.
+func TestSettlingHoldsNoPlaceAtTheDestination(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		disk := make(chan struct{})
+		h := newHouse(t, func(o *delivery.Options) {
+			o.Total, o.PerDestination = 3, 1
+			o.Step = func(name string) {
+				if name == "attempt: made" {
+					<-disk
+				}
+			}
+		})
+		var talking atomic.Int32
+		h.deliver = func(ctx context.Context, env relay.Envelope, d relay.Domain) []relay.Result {
+			if talking.Add(1) > 1 {
+				t.Error("two attempts at one destination")
+			}
+			defer talking.Add(-1)
+			time.Sleep(time.Second)
+			return answer(ctx, env, d)
+		}
+		for range 5 {
+			h.put("ann@office.example", "bob@partner.example")
+		}
+		stop := h.run()
+		defer stop()
+		time.Sleep(3500 * time.Millisecond)
+		if n := len(h.log()); n != 3 {
+			t.Errorf("%d attempts while the disk records, want 3: %q", n, h.log())
+		}
+		close(disk)
+		time.Sleep(10 * time.Second)
+		if n := h.left(); n != 0 {
+			t.Errorf("%d letters are left", n)
+		}
+	})
+}
+
 // A destination that hangs takes its own slots and nobody else's.
 func TestSlowDestinationSlowsNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
