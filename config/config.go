@@ -162,6 +162,8 @@ type Submission struct {
 // POP3 says how the POP3 listeners behave.
 type POP3 struct {
 	IdleTimeout time.Duration // RFC 1939 §3 wants 10 minutes or more
+	LoginDelay  time.Duration // between two logins to a mailbox (RFC 2449 §6.5); 0: none
+	Language    string        // of a client that asks for LANG *: en, de, fr, es or ja (RFC 6856 §3)
 }
 
 // The values of Log.Format.
@@ -228,7 +230,7 @@ func Default() *Config {
 		},
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
-		POP3:     POP3{IdleTimeout: 10 * time.Minute},
+		POP3:     POP3{IdleTimeout: 10 * time.Minute, Language: "en"},
 		Log:      Log{Format: LogText, Level: slog.LevelInfo},
 	}
 }

@@ -70,7 +70,7 @@ func (r *reader) config(root *table, c *Config) {
 	r.limits(s.sub("limits"), &c.Limits)
 	r.queue(s.sub("queue"), &c.Queue)
 	r.outbound(s.sub("outbound"), &c.Outbound)
-	one(s.sub("pop3"), "idle_timeout", &c.POP3.IdleTimeout, readDuration)
+	r.pop3(s.sub("pop3"), &c.POP3)
 	r.log(s.sub("log"), &c.Log)
 	r.routes(s, c)
 }
@@ -105,6 +105,12 @@ func (r *reader) path(s section, name string, dst *string, folder string) (prese
 func (r *reader) smtp(s section, c *SMTP) {
 	one(s, "bare_newline", &c.BareNewline, readWord(RejectBareNewline, NormalizeBareNewline))
 	one(s, "recipient_delimiter", &c.RecipientDelimiter, readDelimiter)
+}
+
+func (r *reader) pop3(s section, c *POP3) {
+	one(s, "idle_timeout", &c.IdleTimeout, readDuration)
+	one(s, "login_delay", &c.LoginDelay, readDelay)
+	one(s, "language", &c.Language, readWord("en", "de", "fr", "es", "ja"))
 }
 
 func (r *reader) trust(s section, c *Config) {

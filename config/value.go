@@ -116,6 +116,14 @@ func readDuration(v *value) (time.Duration, *problem) {
 	return d, nil
 }
 
+// readDelay reads a time, or "off" for none.
+func readDelay(v *value) (time.Duration, *problem) {
+	if s, err := readString(v); err == nil && s == "off" {
+		return 0, nil
+	}
+	return readDuration(v)
+}
+
 func parseDuration(s string) (time.Duration, bool) {
 	total := 0.0
 	rest := strings.ReplaceAll(s, " ", "")

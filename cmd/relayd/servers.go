@@ -44,6 +44,7 @@ func (h *house) smtpConfig(cfg *config.Config) smtpd.Config {
 
 func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*pop3.Server {
 	servers := map[string]*pop3.Server{}
+	delay := pop3.NewLoginDelay(cfg.POP3.LoginDelay)
 	for _, service := range []string{"pop3", "pop3s"} {
 		servers[service] = pop3.New(pop3.Config{
 			Hostname: cfg.Hostname, Auth: h.users, TLS: h.certs.ServerConfig(), Log: h.log,
@@ -54,7 +55,7 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 				}
 				return drop, nil
 			},
-			PlaintextOK: h.plaintextOK,
+			PlaintextOK: h.plaintextOK, Delay: delay, Language: cfg.POP3.Language,
 			Limits: pop3.Limits{
 				Connections: cfg.Limits.POP3Connections, PerAddress: cfg.Limits.POP3PerAddress, IdleTimeout: cfg.POP3.IdleTimeout,
 			},
