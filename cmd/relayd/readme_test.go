@@ -298,8 +298,8 @@ func testUnitBlock(t *testing.T, b readmeBlock) {
 			if !slices.Contains(known, value) {
 				t.Errorf("README.md:%d: %s is no service of [listen]", b.line, value)
 			}
-		case "ExecStart":
-			testCommand(t, filepath.Base(value))
+		case "ExecStart", "ExecReload":
+			testCommand(t, value)
 		case "Sockets":
 			for unit := range strings.FieldsSeq(value) {
 				if name := strings.TrimSuffix(strings.TrimPrefix(unit, "relayd-"), ".socket"); !slices.Contains(known, name) {
