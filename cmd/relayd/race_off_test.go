@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// raceEnabled says that the race detector takes its several times the memory.
+const raceEnabled = false
