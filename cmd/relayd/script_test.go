@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 //	dns ZONE          serve the zone file, or from now on that one; $DNS is its address
 //	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR
 //	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
-//	shutdown, crash   end it by SIGTERM (it must exit 0) or SIGKILL
+//	shutdown, crash   end the last one started by SIGTERM (it must exit 0) or SIGKILL
 //	reload            SIGHUP, and wait until it is done
 //	send, pop         an SMTP and a POP3 client, see client_test.go; send sets $ID
 //	exits N COMMAND   like exec, and the exit status must be N
@@ -115,9 +115,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	s.daemon = d
 	ts.Defer(func() {
-		if s.daemon == d {
-			d.kill()
-		}
+		d.kill()
 		ts.Logf("relayd said:\n%s", d.log.String())
 	})
 	for key, value := range d.addrs {
