@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/listen"
 )
 
 // Message is one letter of a maildrop; message n of the protocol is element n-1.
@@ -181,6 +182,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, implicitTLS bool) e
 // stop: connections end, and then there is room again.
 func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, mine *sync.WaitGroup) error {
 	var pause time.Duration
+	spare := listen.NewSpare()
+	defer spare.Close()
 	for {
 		conn, err := ln.Accept()
 		switch {
@@ -193,6 +196,10 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 		case pause == 0:
 			s.log.Warn("cannot accept connections", "err", err)
 		}
+		spare.Spend(err, ln, func(conn net.Conn) {
+			s.count.connections.Add(1)
+			s.turnAway(conn, implicitTLS, textTooManyConnections)
+		})
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		if !sleep(ctx, pause) {
 			return nil
@@ -205,14 +212,7 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, min
 	s.count.connections.Add(1)
 	ses := newSession(s, conn)
 	if reason, ok := s.enter(ses); !ok {
-		s.count.refused.Add(1)
-		s.log.Warn("refused", "client", ses.client, "err", reason[english])
-		if !implicitTLS {
-			// The send buffer of a new connection is empty, so this does not wait for anybody.
-			conn.SetWriteDeadline(time.Now().Add(time.Second))
-			io.WriteString(conn, "-ERR "+string(temporary)+reason[english]+"\r\n")
-		}
-		conn.Close()
+		s.turnAway(conn, implicitTLS, reason)
 		return
 	}
 	mine.Go(func() {
@@ -220,6 +220,18 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, min
 		defer ses.recover()
 		ses.serve(ctx, implicitTLS)
 	})
+}
+
+// turnAway says why there can be no session.
+func (s *Server) turnAway(conn net.Conn, implicitTLS bool, reason phrase) {
+	s.count.refused.Add(1)
+	s.log.Warn("refused", "client", addrPort(conn.RemoteAddr()), "err", reason[english])
+	if !implicitTLS {
+		// The send buffer of a new connection is empty, so this does not wait for anybody.
+		conn.SetWriteDeadline(time.Now().Add(time.Second))
+		io.WriteString(conn, "-ERR "+string(temporary)+reason[english]+"\r\n")
+	}
+	conn.Close()
 }
 
 func (s *Server) enter(ses *session) (refusal phrase, ok bool) {

@@ -8,11 +8,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,4 +150,62 @@ func newServerFor(t interface{ Errorf(string, ...any) }, box *fakeBox) pipeServe
 			t.Errorf("serve: %v", err)
 		}
 	}}
+}
+
+// Out of descriptors, the spare one tells a client so, and the next is served.
+func TestEMFILEIsAnswered(t *testing.T) {
+	t.Parallel()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	s := pop3.New(config(letters()))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context(), &exhausted{TCPListener: inner.(*net.TCPListener)}, false) }()
+	talk(t, first, "S: -ERR [SYS/TEMP] too many connections,*\nS: <closed>")
+	second, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	talk(t, second, "S: +OK*\nC: QUIT\nS: +OK*\nS: <closed>")
+	second.Close()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// exhausted has no descriptor for its first connection.
+type exhausted struct {
+	*net.TCPListener
+	once bool
+}
+
+func (e *exhausted) Accept() (net.Conn, error) {
+	if !e.once {
+		e.once = true
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return e.TCPListener.Accept()
+}
+
+// The last reply arrives although the client has sent more, which nobody will read.
+func TestLastReplyArrives(t *testing.T) {
+	t.Parallel()
+	_, _, addr, _ := overMaildirs(t)
+	for range 20 {
+		c := dial(t, addr, "ann")
+		go io.WriteString(c, "QUIT\r\n"+strings.Repeat("NOOP\r\n", 20000))
+		if rest, err := io.ReadAll(c.r); err != nil || string(rest) != "+OK goodbye, 0 messages removed\r\n" {
+			t.Fatalf("got %q, %v", rest, err)
+		}
+	}
 }

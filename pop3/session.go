@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/listen"
 )
 
 // session is one connection. Its methods run in one goroutine; only hurry and kill of its wire are
@@ -101,7 +102,10 @@ func (s *session) serve(ctx context.Context, implicitTLS bool) {
 			s.command(ctx, line, crlf)
 		}
 	}
-	s.flush()
+	if s.flush() == nil {
+		s.closeDrop() // nobody has to wait for a client that does not hang up
+		listen.Linger(s.conn, s.in[:])
+	}
 }
 
 // deadline is when the next command must have come.

@@ -42,7 +42,8 @@ func packages(t *testing.T) (all []goPackage) {
 var neighbours = map[string][]string{
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},
-	"relay/smtpd":      {},
+	"relay/listen":     {},
+	"relay/smtpd":      {"relay/listen"},
 	"relay/intake":     {},
 	"relay/users":      {},
 	"relay/certs":      {},
@@ -55,7 +56,7 @@ var neighbours = map[string][]string{
 	"delivery/maildir": {},
 	"delivery/mx":      {},
 	"delivery/dsn":     {},
-	"pop3":             {},
+	"pop3":             {"relay/listen"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config"},

@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"time"
 
 	"relayd/relay"
+	"relayd/relay/listen"
 )
 
 // settle passes on the answer to the command in flight and keeps account of it.
@@ -174,33 +174,15 @@ func (g *guard) part(r relay.Reply, reason string) {
 	g.hangup(reason)
 }
 
-// hangup writes what is owed and closes. What the client has sent beyond that is taken in for a
-// moment first: closing a socket with unread octets resets it, and the client would lose our
-// last words.
+// hangup writes what is owed and closes.
 func (g *guard) hangup(reason string) {
 	if g.dead != "" {
 		return
 	}
 	g.dead = reason
 	g.feed = ""
-	if g.flush() != nil {
-		g.kill()
-		return
-	}
-	if closeWrite(g.conn) {
-		g.conn.SetReadDeadline(time.Now().Add(lingerTime))
-		for swallowed := 0; swallowed < lingerBytes; {
-			n, err := g.conn.Read(g.in)
-			if swallowed += n; err != nil {
-				break
-			}
-		}
+	if g.flush() == nil {
+		listen.Linger(g.conn, g.in)
 	}
 	g.kill()
 }
-
-// How long, and how much, of a client that has been told to go.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)

@@ -15,6 +15,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"relayd/relay"
+	"relayd/relay/listen"
 )
 
 // Config is what a Server is made of.
@@ -153,8 +154,8 @@ func (s *Server) enter(ln net.Listener) bool {
 // acceptFrom lives through a shortage of descriptors: it waits a little and goes on.
 func (s *Server) acceptFrom(ctx context.Context, ln net.Listener) error {
 	var pause time.Duration
-	spare := newSpare()
-	defer spare.close()
+	spare := listen.NewSpare()
+	defer spare.Close()
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -168,7 +169,7 @@ func (s *Server) acceptFrom(ctx context.Context, ln net.Listener) error {
 		default:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.log.Error("cannot accept, waiting", "err", err, "dur", pause)
-			spare.spend(err, ln, func(c net.Conn) { s.turnAway(c, busyAll) })
+			spare.Spend(err, ln, func(c net.Conn) { s.turnAway(c, busyAll) })
 			wait(s.ctx, pause)
 		}
 	}

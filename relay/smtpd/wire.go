@@ -122,20 +122,6 @@ func (w *wire) stop() {
 // would count down twice.
 func (w *wire) kill() { w.once.Do(func() { w.raw.Close() }) }
 
-// closeWrite ends our half of the conversation; false where that cannot be done.
-func closeWrite(c net.Conn) bool {
-	for {
-		if half, ok := c.(interface{ CloseWrite() error }); ok {
-			return half.CloseWrite() == nil
-		}
-		wrapped, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return false
-		}
-		c = wrapped.NetConn()
-	}
-}
-
 // makeRoom makes in[w:] non-empty; what is in the window is kept. No caller lets the window fill
 // the big buffer.
 func (w *wire) makeRoom() {
