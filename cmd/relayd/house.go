@@ -190,6 +190,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.listeners = append(h.listeners, listener{controlService, socket})
 	h.metrics.Queue(func() (messages, held int) { s := h.queue.Stats(); return s.Letters, s.Held })
 	h.metrics.Certificate(h.certs.Expiry)
+	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
 		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Metrics: h.metrics, About: h.about,
 		Reload: h.reload, Log: h.log.With("room", "admin"),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
 )
 
 // Words are the seven words of a letter's life, the log's and the counters' alike.
@@ -105,6 +107,24 @@ func (m *Metrics) Certificate(expiry func() time.Time) {
 		}
 		return float64(t.Unix())
 	}))
+}
+
+// Disk adds what is left of the file system that holds dir; mail is refused below a floor. Call it
+// once.
+func (m *Metrics) Disk(dir string) {
+	left := func(name, help string, of func(unix.Statfs_t) float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			var st unix.Statfs_t
+			if unix.Statfs(dir, &st) != nil {
+				return math.NaN() // unknown; zero would say that it is full
+			}
+			return of(st)
+		}))
+	}
+	left("relayd_disk_free_bytes", "Space left for mail on the disk.",
+		func(st unix.Statfs_t) float64 { return float64(st.Bavail) * float64(st.Bsize) })
+	left("relayd_disk_free_inodes", "Files that the disk still has room for.",
+		func(st unix.Statfs_t) float64 { return float64(st.Ffree) })
 }
 
 // Register adds a collector of another room. It panics on a name that is taken.

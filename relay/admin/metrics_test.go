@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,19 @@ func BenchmarkMetricsBytes(b *testing.B) {
 	m := admin.NewMetrics()
 	for b.Loop() {
 		m.Bytes("smtp", 1, 1)
+	}
+}
+
+// What is left of the disk is there; that of no disk is unknown, not full.
+func TestMetricsDisk(t *testing.T) {
+	t.Parallel()
+	free := regexp.MustCompile(`(?m)^relayd_disk_free_(bytes|inodes) (\S+)$`)
+	for dir, unknown := range map[string]bool{t.TempDir(): false, "/no/such/dir": true} {
+		m := admin.NewMetrics()
+		m.Disk(dir)
+		found := free.FindAllStringSubmatch(scrape(t, m), -1)
+		if len(found) != 2 || found[0][2] == "0" || (found[0][2] == "NaN") != unknown {
+			t.Errorf("%s: %q", dir, found)
+		}
 	}
 }
