@@ -107,8 +107,8 @@ func (d *disk) free() {
 	}
 }
 
-// besieged is an office on a small disk with one correspondent, who is away at first.
-type besieged struct {
+// stricken is an office on a small, failing disk with one correspondent, who is away at first.
+type stricken struct {
 	*office
 	disk     *disk
 	peer     string
@@ -117,10 +117,10 @@ type besieged struct {
 	sent     int
 }
 
-func besiege(t *testing.T, floor string) *besieged {
+func strike(t *testing.T, floor string) *stricken {
 	t.Helper()
 	dir := t.TempDir()
-	b := &besieged{disk: smallDisk(t, filepath.Join(dir, "data"), 24, 1024), refused: map[string]int{}}
+	b := &stricken{disk: smallDisk(t, filepath.Join(dir, "data"), 24, 1024), refused: map[string]int{}}
 	dns := relaytest.ServeDNS(t, "partner.test. MX 10 mx.partner.test.\nmx.partner.test. A 127.0.0.5\n")
 	port := freePort()
 	b.peer = fmt.Sprintf("127.0.0.5:%d", port)
@@ -131,7 +131,7 @@ func besiege(t *testing.T, floor string) *besieged {
 
 // send gives one letter to ann, to the correspondent, or to both, and returns the reply's first
 // word. A refusal must be temporary and leave the session in step.
-func (b *besieged) send(size int, rcpts ...string) string {
+func (b *stricken) send(size int, rcpts ...string) string {
 	b.t.Helper()
 	b.sent++
 	number := fmt.Sprintf("N%04d", b.sent)
@@ -169,7 +169,7 @@ func (b *besieged) send(size int, rcpts ...string) string {
 const ann, bob = "ann@office.test", "bob@partner.test"
 
 // flows waits until mail is accepted again.
-func (b *besieged) flows() {
+func (b *stricken) flows() {
 	b.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -181,7 +181,7 @@ func (b *besieged) flows() {
 }
 
 // collect reads all of ann's mail by POP3 and, if asked to, deletes the first letter.
-func (b *besieged) collect(remove bool) string {
+func (b *stricken) collect(remove bool) string {
 	b.t.Helper()
 	d, err := dial(b.addrs["pop3"])
 	if err != nil {
@@ -209,7 +209,7 @@ func (b *besieged) collect(remove bool) string {
 }
 
 // correspondent opens the other side, which takes whatever the queue has for it.
-func (b *besieged) correspondent() *relaytest.MXServer {
+func (b *stricken) correspondent() *relaytest.MXServer {
 	b.t.Helper()
 	mx, err := relaytest.NewMX(b.peer, relaytest.MXScript{})
 	if err != nil {
@@ -221,7 +221,7 @@ func (b *besieged) correspondent() *relaytest.MXServer {
 
 // account wants every promised letter in ann's hands or at the correspondent's, whole and once,
 // and nothing else; taken is what ann has collected and deleted before.
-func (b *besieged) account(mx *relaytest.MXServer, taken string) {
+func (b *stricken) account(mx *relaytest.MXServer, taken string) {
 	b.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -275,7 +275,7 @@ func TestInteropDiskFull(t *testing.T) {
 		{"inodes", "1KB", (*disk).fillInodes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := besiege(t, c.floor)
+			b := strike(t, c.floor)
 			for range 5 {
 				b.send(20_000, ann)
 				b.send(20_000, bob)
@@ -314,7 +314,7 @@ func TestInteropDiskFull(t *testing.T) {
 // and operator still read; once it has been repaired and relayd started, everything promised is
 // there.
 func TestInteropReadOnlyDisk(t *testing.T) {
-	b := besiege(t, "1KB")
+	b := strike(t, "1KB")
 	for range 5 {
 		b.send(3_000, ann, bob)
 	}
@@ -348,7 +348,7 @@ func TestInteropReadOnlyDisk(t *testing.T) {
 // Without a descriptor left nobody is bounced: clients wait or hear 421 and 4xx; with descriptors
 // again mail flows.
 func TestInteropDescriptors(t *testing.T) {
-	b := besiege(t, "1KB")
+	b := strike(t, "1KB")
 	for range 5 {
 		b.send(3_000, ann, bob)
 	}
@@ -380,7 +380,7 @@ func TestInteropDescriptors(t *testing.T) {
 
 // crowd has n clients connected at once, each with a letter to send; each hears 250, a temporary
 // refusal, or a closed connection.
-func (b *besieged) crowd(n int) {
+func (b *stricken) crowd(n int) {
 	b.t.Helper()
 	var clients []*dialogue
 	for range n {
