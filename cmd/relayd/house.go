@@ -110,7 +110,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log)); err != nil {
+	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.plaintextOK)); err != nil {
 		return err
 	}
 	h.certs, err = certs.New(cfg.Hostname, filepath.Join(cfg.DataDir, "keys"), cfg.TLSCert, cfg.TLSKey, h.log)

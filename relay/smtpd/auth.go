@@ -53,6 +53,8 @@ func (g *guard) loginRefusal(err error, asked bool) relay.Reply {
 		g.failures++
 		r = say(535, "5.7.8", relay.ErrDenied.Error())
 	case isFailure:
+		// Such as the refusal of somebody who guesses: who goes on asking is sent away.
+		g.failures++
 		r, _ = replyTo(f)
 	case !asked:
 		g.failures++

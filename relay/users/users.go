@@ -9,7 +9,8 @@
 //
 // A guess costs the same whether the name exists or not, only a few are computed at once because
 // each takes 64 MiB of memory, and one address computes one at a time so that a guesser does not
-// hold up people elsewhere. Passwords that were right are remembered for minutes, as a keyed hash
+// hold up people elsewhere. Wrong passwords make the next wait, and after some of them a name is
+// refused from that address for a while, and then the address as a whole. Passwords that were right are remembered for minutes, as a keyed hash
 // in memory alone, so that a mail program that polls costs nothing.
 package users
 
@@ -50,11 +51,12 @@ type User struct {
 // Store is the users file. Its methods may be called by many goroutines, and other programs may
 // change the file meanwhile.
 type Store struct {
-	path   string
-	log    *slog.Logger
-	params Params
-	gate   *gate
-	memory *memory
+	path     string
+	log      *slog.Logger
+	params   Params
+	gate     *gate
+	memory   *memory
+	throttle *throttle
 
 	computed atomic.Int64 // passwords, right or wrong
 
@@ -75,6 +77,11 @@ func WithLog(log *slog.Logger) Option { return func(s *Store) { s.log = log } }
 // WithParams sets what a new password costs. Tests make it cheap.
 func WithParams(p Params) Option { return func(s *Store) { s.params = p } }
 
+// WithTrusted says which clients are never refused as a whole: behind them are many people of ours.
+func WithTrusted(trusted func(client netip.Addr) bool) Option {
+	return func(s *Store) { s.throttle.trusted = trusted }
+}
+
 // Open reads the users file at path. That there is none yet is no error: Add makes it, with the
 // mode 0600, in the folder that must exist.
 func Open(path string, opts ...Option) (*Store, error) {
@@ -83,7 +90,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 		path = real
 	}
 	s := &Store{path: path, log: slog.New(slog.DiscardHandler), params: DefaultParams,
-		gate: newGate(), memory: newMemory(), table: newTable(nil)}
+		gate: newGate(), memory: newMemory(), throttle: newThrottle(), table: newTable(nil)}
 	for _, o := range opts {
 		o(s)
 	}
@@ -95,38 +102,91 @@ func Open(path string, opts ...Option) (*Store, error) {
 
 // Authenticate says whose mailbox a name and a password open. The name is an address in any case,
 // or its local part alone where only one domain has such a user; the password must match exactly.
-// relay.ErrDenied says that one of them is wrong; every other error is temporary.
+// relay.ErrDenied says that one of them is wrong; every other error is temporary, such as the
+// *relay.Failure (454 4.7.0) for a client that has guessed too often. After wrong passwords it may
+// take its time, at most half a minute.
 func (s *Store) Authenticate(ctx context.Context, name, password string, client netip.Addr) (relay.Address, error) {
 	if checkPassword(password) != nil {
 		return relay.Address{}, relay.ErrDenied
 	}
+	l := s.login(name, password, client)
+	// Before the passwords remembered, too: a look at them is as good as a guess, and far cheaper.
+	try, err := s.throttle.begin(l)
+	if err != nil {
+		return relay.Address{}, err
+	}
+	right, err := s.verdict(ctx, try)
+	switch {
+	case err != nil:
+		try.undecided()
+		return relay.Address{}, fmt.Errorf("users: authenticate: %w", err)
+	case !right:
+		if until, failures := try.wrong(); !until.IsZero() {
+			s.log.Warn("logins are refused for a while", "client", l.who.from, "user", l.whose(), "failures", failures, "until", until)
+		}
+		return relay.Address{}, relay.ErrDenied
+	}
+	try.right()
+	return l.user.address, nil
+}
+
+// login is what a client says about itself.
+type login struct {
+	client   netip.Addr
+	who      suspect
+	user     *user // a decoy, unless known
+	known    bool
+	password string
+	proof    proof
+}
+
+func (s *Store) login(name, password string, client netip.Addr) login {
 	t := s.current()
-	user, known := t.byLogin(name)
-	if !known {
+	l := login{client: client, password: password}
+	l.who = suspect{origin(client), s.memory.sum("nobody", strings.ToLower(name))}
+	if l.user, l.known = t.byLogin(name); l.known {
+		l.who.name = s.memory.sum("user", l.user.address.String())
+	} else {
 		// Without a user's hash to try, that of another is: which one depends on the name alone, so
 		// that its cost is as steady as that of a real user.
-		user = t.decoy(s.memory.pick(name, len(t.usable)), s.params)
+		l.user = t.decoy(s.memory.pick(name, len(t.usable)), s.params)
 	}
-	proof := s.memory.proof(user, password)
-	if known && s.memory.has(proof) {
-		return user.address, nil
+	l.proof = s.memory.proof(l.user, password)
+	return l
+}
+
+// whose is the user of that name; null for nobody's.
+func (l login) whose() relay.Address {
+	if !l.known {
+		return relay.Address{}
 	}
-	release, err := s.gate.enter(ctx, client, user.verifier.memory())
+	return l.user.address
+}
+
+// verdict waits for the try's turn and for its place at the gate, and looks at the password.
+func (s *Store) verdict(ctx context.Context, try *try) (right bool, err error) {
+	l := try.login
+	if err := try.wait(ctx); err != nil {
+		return false, err
+	}
+	if l.known && s.memory.has(l.proof) {
+		return true, nil
+	}
+	release, err := s.gate.enter(ctx, l.client, l.user.verifier.memory())
 	if err != nil {
-		return relay.Address{}, fmt.Errorf("users: authenticate: %w", err)
+		return false, err
 	}
 	defer release()
 	// Somebody before us in the line may have proved the same meanwhile.
-	if known && s.memory.has(proof) {
-		return user.address, nil
+	if l.known && s.memory.has(l.proof) {
+		return true, nil
 	}
 	s.computed.Add(1)
-	right := user.verifier.verify(password)
-	if !known || !right {
-		return relay.Address{}, relay.ErrDenied
+	if right = l.user.verifier.verify(l.password); !right || !l.known {
+		return false, nil
 	}
-	s.memory.add(proof)
-	return user.address, nil
+	s.memory.add(l.proof)
+	return true, nil
 }
 
 // Exists says whether somebody has the mailbox a, in any case.
