@@ -140,7 +140,7 @@ func (b *bareServer) letter(r *bufio.Reader, w *bufio.Writer) bool {
 
 // startBare runs a bare server and returns when it answers.
 func startBare(t *testing.T, design string) *mailServer {
-	dir, addr := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", freePort())
+	dir, addr := serverDir(t), fmt.Sprintf("127.0.0.1:%d", freePort())
 	s := &mailServer{name: "bare design", addr: addr}
 	self, err := os.Executable()
 	if err != nil {

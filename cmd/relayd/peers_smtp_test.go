@@ -257,12 +257,14 @@ func (r *peersRun) behind(s *mailServer, n int) (b behind) {
 	fill := func(letters int) float64 {
 		return r.burst(s, relaytest.Load{Sessions: 50, Letters: letters, Rcpt: to("bob@sink.test")}, func() bool { return true }).accepted
 	}
+	s.startUp(r.t)
+	r.quiet(s)
 	heap := r.heap(s)
 	b.empty = fill(part)
 	fill(n - 2*part)
+	r.quiet(s)
 	b.full = fill(part)
-	b.item = (r.heap(s) - heap) / int64(n)
-	r.until(s, s.settled)
+	r.quiet(s)
 	begin := time.Now()
 	listed := output(r.t, s.list)
 	b.list = time.Since(begin)
@@ -270,13 +272,26 @@ func (r *peersRun) behind(s *mailServer, n int) (b behind) {
 		r.t.Errorf("%s listed %d letters of %d", s.name, lines, n)
 	}
 	b.start = s.startUp(r.t)
-	<-time.After(time.Second)
+	r.quiet(s)
 	b.memory = s.tree.memory()
+	b.item = (r.heap(s) - heap) / int64(n)
 	before := s.tree.cpu()
 	<-time.After(3 * time.Second)
 	b.idle = s.tree.cpu() - before
 	r.drain(s, n, &b)
 	return b
+}
+
+// quiet waits until a server has tried the dead destination for all it got and has nothing to do.
+func (r *peersRun) quiet(s *mailServer) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		before := s.tree.cpu()
+		<-time.After(500 * time.Millisecond)
+		if s.tree.cpu()-before <= clockTick {
+			return
+		}
+	}
+	r.t.Logf("%s is still busy", s.name)
 }
 
 func (r *peersRun) drain(s *mailServer, n int, b *behind) {
