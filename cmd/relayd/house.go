@@ -192,7 +192,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificate(h.certs.Expiry)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Metrics: h.metrics, About: h.about,
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Metrics: h.metrics, About: h.about,
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})
 	return nil

@@ -38,6 +38,7 @@ type Config struct {
 	Queue   Queue
 	Bouncer Bouncer
 	Metrics *Metrics
+	Logins  Logins
 	About   func() About
 	// Reload reads the configuration and the users again; its error is shown to the operator.
 	Reload func(ctx context.Context) error
@@ -135,6 +136,8 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/queue", s.listQueue)
 	mux.HandleFunc("GET /v1/queue/{name...}", s.showQueue)
 	mux.HandleFunc("POST /v1/queue/{verb}", s.changeQueue)
+	mux.HandleFunc("GET /v1/auth", s.listLogins)
+	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/reload", s.reload)
