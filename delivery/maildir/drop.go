@@ -144,22 +144,6 @@ func (d *Drop) list(ctx context.Context) error {
 	return nil
 }
 
-// separate gives letters whose names share the part that should be unique (broken programs make
-// such names) unique-ids of their own.
-func (d *Drop) separate() {
-	first := make(map[string]int, len(d.messages))
-	for i := range d.messages {
-		uid := d.messages[i].UID
-		k, taken := first[uid]
-		if !taken {
-			first[uid] = i
-			continue
-		}
-		d.messages[k].UID = digest(d.letters[k].base)
-		d.messages[i].UID = digest(d.letters[i].base)
-	}
-}
-
 // add appends one letter to the snapshot, measuring it if its name does not say its size.
 func (d *Drop) add(ctx context.Context, l letter) error {
 	octets, ok := l.field("W")
@@ -305,7 +289,7 @@ func (d *Drop) markSeen(l *letter) error {
 		if to == path {
 			return nil
 		}
-		return os.Rename(path, to)
+		return renameNew(path, to)
 	})
 }
 

@@ -222,20 +222,28 @@ func (st *Staged) publish(ctx context.Context) error {
 	return nil
 }
 
-// rename moves the letter to its final name, never over another letter.
+// rename moves the letter to its final name.
 func (st *Staged) rename(to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, st.tmp, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err := renameNew(st.tmp, to); err != nil {
+		return err
+	}
+	st.tmp = ""
+	return nil
+}
+
+// renameNew renames a file, never over another one.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		// Some network file systems cannot do it; link(2) refuses an existing name everywhere.
-		if err = os.Link(st.tmp, to); err == nil {
-			err = os.Remove(st.tmp)
+		if err = os.Link(from, to); err == nil {
+			err = os.Remove(from)
 		}
 	}
 	if err == nil {
-		st.tmp = ""
 		return nil
 	}
-	return &os.LinkError{Op: "rename", Old: st.tmp, New: to, Err: err}
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 }
 
 // link gives the letter a further name, or copies it where the file system has no links, has no
