@@ -189,6 +189,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 		switch {
 		case err == nil:
 			pause = 0
+			spare.Keep()
 			s.admit(ctx, conn, implicitTLS, mine)
 			continue
 		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil || s.isClosing():

@@ -142,7 +142,7 @@ func (h *house) serveOne(ctx context.Context, l listener) error {
 	case "metrics":
 		return h.admin.ServeMetrics(ctx, l)
 	}
-	counted := h.metrics.Listener(l.service, l)
+	counted := h.metrics.Listener(l.service, l.Listener)
 	if s, ok := h.smtp[l.service]; ok {
 		return s.Serve(ctx, counted)
 	}

@@ -112,4 +112,14 @@ func TestSpare(t *testing.T) {
 	} else {
 		c.Close()
 	}
+	// A spare that somebody else was quicker to take comes back.
+	spare.Close()
+	last, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if spare.Spend(emfile, ln, take); taken != 2 {
+		t.Error("the spare did not come back")
+	}
 }

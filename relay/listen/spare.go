@@ -19,13 +19,17 @@ const spareWait = 10 * time.Millisecond
 // NewSpare sets a descriptor aside. Close it.
 func NewSpare() *Spare {
 	s := &Spare{}
-	s.renew()
+	s.Keep()
 	return s
 }
 
-func (s *Spare) renew() {
-	// Without one we only wait, as we would anyway.
-	s.f, _ = os.Open(os.DevNull)
+// Keep sets a descriptor aside again if the last one is gone: somebody else may have been quicker
+// to take what Spend gave up. Call it after each connection that was accepted.
+func (s *Spare) Keep() {
+	if s.f == nil {
+		// Without one we only wait, as we would anyway.
+		s.f, _ = os.Open(os.DevNull)
+	}
 }
 
 // Close gives the descriptor back.
@@ -41,11 +45,14 @@ func (s *Spare) Close() {
 // cannot be asked without waiting, so nothing happens for them.
 func (s *Spare) Spend(err error, ln net.Listener, tell func(net.Conn)) {
 	timed, ok := ln.(interface{ SetDeadline(time.Time) error })
-	if !ok || s.f == nil || !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+	if !ok || !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+		return
+	}
+	if s.Keep(); s.f == nil {
 		return
 	}
 	s.Close()
-	defer s.renew()
+	defer s.Keep()
 	if timed.SetDeadline(time.Now().Add(spareWait)) != nil {
 		return
 	}

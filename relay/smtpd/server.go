@@ -161,6 +161,7 @@ func (s *Server) acceptFrom(ctx context.Context, ln net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
+			spare.Keep()
 			s.take(c)
 		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil:
 			return err
