@@ -102,3 +102,15 @@ func TestWriterWithoutASCIINameNeedsSMTPUTF8(t *testing.T) {
 		t.Errorf("got %q", h.foreign.letters[0].body)
 	}
 }
+
+// A header full of short names must not grow without bound.
+func TestOnlySoManyNamesAreCompleted(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	if got := h.submit(t, as("ann@office.example"), "ann@office.example", "To: bob"+strings.Repeat(",bob", 5000)+"\r\n\r\n", "dora@partner.example"); got != "" {
+		t.Fatal(got)
+	}
+	if n := strings.Count(h.foreign.letters[0].body, "bob@office.example"); n != 1000 {
+		t.Errorf("%d names were completed", n)
+	}
+}

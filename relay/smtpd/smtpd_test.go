@@ -153,6 +153,8 @@ func (clerk) Authenticate(_ context.Context, name, password string, _ netip.Addr
 	switch {
 	case name == "broken":
 		return relay.Address{}, errors.New("open users: no such file")
+	case name == "tired":
+		return relay.Address{}, relay.Refuse("clerk", 454, "4.7.0", "too many failed logins from your address")
 	case strings.TrimSuffix(name, "@office.example") == "ann" && password == "secret":
 		return relay.Address{Local: "ann", Domain: "office.example"}, nil
 	}
