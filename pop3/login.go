@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"unicode/utf8"
 
@@ -51,7 +52,11 @@ func (s *session) login(ctx context.Context, name, password string) {
 		s.denied(ctx, name)
 		return
 	case err != nil:
-		s.log.Error("cannot check a password", "err", err)
+		level := slog.LevelError
+		if _, meant := errors.AsType[*relay.Failure](err); meant {
+			level = slog.LevelInfo // a client that has guessed too often is no trouble of ours
+		}
+		s.log.Log(ctx, level, "cannot check a password", "user", printable(name), "err", err)
 		s.err(temporary, textCannotCheck)
 		return
 	}
