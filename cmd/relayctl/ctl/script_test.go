@@ -76,9 +76,22 @@ func (s *stage) open() (err error) {
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
-		s.queue, err = queue.Open(s.dir+"/queue", queue.Options{Schedule: queue.DefaultSchedule()})
+		s.queue, err = openQueue(s.dir + "/queue")
 	}
 	return err
+}
+
+// openQueue opens the queue, which this process may have closed a moment ago. A story beside ours
+// that is between fork and exec just then holds a copy of the lock until its exec.
+func openQueue(dir string) (q *queue.Queue, err error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(5 * time.Second); ; <-tick.C {
+		q, err = queue.Open(dir, queue.Options{Schedule: queue.DefaultSchedule()})
+		if !errors.Is(err, queue.ErrInUse) || time.Now().After(deadline) {
+			return q, err
+		}
+	}
 }
 
 func (s *stage) start() error {
