@@ -117,12 +117,19 @@ func (g *guard) greeting() relay.Reply {
 	}
 	if g.mayLogIn() {
 		lines = append(lines, "AUTH PLAIN LOGIN")
+		if g.set.profile.Lenient {
+			lines = append(lines, "AUTH=PLAIN LOGIN") // what was written before RFC 2554 looks for
+		}
 	}
 	return relay.Reply{Code: 250, Text: strings.Join(lines, "\n")}
 }
 
 // mayLogIn says whether AUTH is offered: never where others could listen.
-func (g *guard) mayLogIn() bool { return g.srv.auth != nil && g.secure != nil && g.user == "" }
+func (g *guard) mayLogIn() bool {
+	return g.takesLogins() && (g.secure != nil || g.set.profile.PlaintextAuth) && g.user == ""
+}
+
+func (g *guard) takesLogins() bool { return g.srv.auth != nil && !g.set.profile.NoLogin }
 
 // reply queues a reply for the client; a 421 ends the session (RFC 5321 §3.8).
 func (g *guard) reply(r relay.Reply) {
@@ -132,6 +139,7 @@ func (g *guard) reply(r relay.Reply) {
 	if g.log.Enabled(context.Background(), slog.LevelDebug) {
 		g.log.Debug("reply", "client", g.peer.client, "code", r.Code, "text", r.String())
 	}
+	g.witness(r)
 	g.out = appendReply(g.out, r, g.letter != nil && g.letter.utf8)
 	if r.Code == 421 {
 		g.hangup("421 " + r.Text)
@@ -168,6 +176,10 @@ func (g *guard) chat() bool {
 func (g *guard) part(r relay.Reply, reason string) {
 	if g.dead != "" {
 		return
+	}
+	if g.words != "" {
+		// Otherwise it only sums up what has been noted before.
+		g.witness(r)
 	}
 	g.out = appendReply(g.out, r, false)
 	g.log.Info("refused", "client", g.peer.client, "helo", g.peer.helo, "user", g.user, "code", r.Code, "reason", reason)

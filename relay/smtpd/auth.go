@@ -11,6 +11,9 @@ import (
 
 // logIn asks the Authenticator; on success the rest of the session is the user's.
 func (g *guard) logIn(name, password string) error {
+	if g.set.profile.Lenient {
+		name, password = trimmed(name), trimmed(password)
+	}
 	if strings.ContainsRune(name, 0) || strings.ContainsRune(password, 0) {
 		return relay.ErrDenied
 	}
@@ -51,6 +54,7 @@ func (g *guard) loginRefusal(err error, asked bool) relay.Reply {
 	switch {
 	case errors.Is(err, relay.ErrDenied):
 		g.failures++
+		g.because("name or password wrong")
 		r = say(535, "5.7.8", relay.ErrDenied.Error())
 	case isFailure:
 		// Such as the refusal of somebody who guesses: who goes on asking is sent away.

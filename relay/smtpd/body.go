@@ -31,7 +31,7 @@ type body struct {
 var errGone = errors.New("smtpd: the connection ended inside the message")
 
 func newBody(g *guard, v verb) *body {
-	b := &body{g: g, dec: decoder{dots: v == verbDATA, normalize: g.set.normalize}}
+	b := &body{g: g, dec: decoder{dots: v == verbDATA, normalize: g.set.normalize, anyLF: g.bareLF}}
 	if v == verbBDAT {
 		b.chunked = true
 		b.begin(g.chunk)

@@ -6,10 +6,12 @@ import "bytes"
 // §4.5.2), line ends checked. It works on whatever pieces the wire delivers.
 //
 // Only CR LF is a line end, for the dots as well: after a bare CR or LF a dot is text, so the
-// end of a letter is CRLF.CRLF and nothing that looks like it.
+// end of a letter is CRLF.CRLF and nothing that looks like it. The clients of a lenient service that
+// speak LF have a definition of their own, anyLF; see Profile.
 type decoder struct {
 	dots      bool // DATA: unstuff, and end at the lone dot; BDAT: neither
 	normalize bool // make CR LF of a bare CR or LF instead of refusing the letter
+	anyLF     bool // a bare LF is a line end as CR LF is, for the dots as well; wants normalize
 	state     decoderState
 	bad       badness // the first thing found that the letter is refused for
 }
@@ -47,7 +49,7 @@ func (d *decoder) decode(dst, src []byte) (nd, ns int, end bool) {
 		case atLineStart:
 			i = d.lineStart(src[ns])
 		case afterDot:
-			i = d.dot(src[ns])
+			i, end = d.dot(src[ns])
 		case afterDotCR:
 			i, end = d.dotCR(src[ns])
 		case afterCR:
@@ -98,13 +100,16 @@ func (d *decoder) lineStart(c byte) (in int) {
 	return 0
 }
 
-func (d *decoder) dot(c byte) (in int) {
+func (d *decoder) dot(c byte) (in int, end bool) {
 	d.state = inText
-	if c == '\r' {
+	switch {
+	case c == '\r':
 		d.state = afterDotCR
-		return 1
+		return 1, false
+	case c == '\n' && d.anyLF:
+		return 1, true
 	}
-	return 0
+	return 0, false
 }
 
 func (d *decoder) dotCR(c byte) (in int, end bool) {
@@ -139,6 +144,9 @@ func (d *decoder) lf(dst []byte) (out, in int) {
 		return 1, 1
 	case bareLF:
 		d.state = inText
+		if d.anyLF {
+			d.state = atLineStart
+		}
 		return 1, 1
 	}
 	d.state = inText

@@ -11,21 +11,21 @@ import (
 func TestDecoderAgainstTheDefinition(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
-	parts := []string{"a", "bc", ".", "..", "\r", "\n", "\r\n", "\r\n", "\r\n.", "\r\n.\r\n", "\x00"}
+	parts := []string{"a", "bc", ".", "..", "\r", "\n", "\r\n", "\r\n", "\r\n.", "\r\n.\r\n", "\n.\n", "\x00"}
 	for range 20_000 {
 		var b strings.Builder
 		for range rng.IntN(10) {
 			b.WriteString(parts[rng.IntN(len(parts)-rng.IntN(2))])
 		}
 		in := b.String()
-		for _, normalize := range []bool{false, true} {
-			want, wantEnd, wantBad := define(in, normalize)
-			got, end, bad := decodeInPieces(in, normalize, rng)
+		for _, d := range []decoder{{dots: true}, {dots: true, normalize: true}, {dots: true, normalize: true, anyLF: true}} {
+			want, wantEnd, wantBad := define(in, d)
+			got, end, bad := decodeInPieces(in, d, rng)
 			if end != wantEnd || bad != wantBad || end && !bad && got != want {
-				t.Fatalf("%q (normalize %v): got %q, end %v, bad %v; want %q, %v, %v", in, normalize, got, end, bad, want, wantEnd, wantBad)
+				t.Fatalf("%q (%+v): got %q, end %v, bad %v; want %q, %v, %v", in, d, got, end, bad, want, wantEnd, wantBad)
 			}
 			if strings.Contains(got, "\x00") || newlines.ReplaceAllString(got, "\r\n") != got {
-				t.Fatalf("%q (normalize %v): %q was given out", in, normalize, got)
+				t.Fatalf("%q (%+v): %q was given out", in, d, got)
 			}
 		}
 	}
@@ -35,7 +35,11 @@ var newlines = regexp.MustCompile("\r\n|\r$|\r|\n")
 
 // define says what a letter is: it ends at the first CRLF.CRLF, the dots at line starts were
 // stuffed, and what is a bare CR or LF in it is bad.
-func define(in string, normalize bool) (text string, end, bad bool) {
+func define(in string, d decoder) (text string, end, bad bool) {
+	if d.anyLF {
+		return defineLF(in)
+	}
+	normalize := d.normalize
 	in = "\r\n" + in
 	i := strings.Index(in, "\r\n.\r\n")
 	if i < 0 {
@@ -56,8 +60,24 @@ func define(in string, normalize bool) (text string, end, bad bool) {
 	return text, end, bad
 }
 
-func decodeInPieces(in string, normalize bool, rng *rand.Rand) (text string, end, bad bool) {
-	d := decoder{dots: true, normalize: normalize}
+var (
+	lineOfDot = regexp.MustCompile("\n\\.\r?\n")
+	stuffing  = regexp.MustCompile("\n\\.")
+)
+
+// defineLF is the same for a client that speaks LF: a line ends with LF, and a CR before it
+// belongs to that.
+func defineLF(in string) (text string, end, bad bool) {
+	in = "\n" + in
+	at := lineOfDot.FindStringIndex(in)
+	if at == nil {
+		return "", false, false
+	}
+	text = stuffing.ReplaceAllString(in[:at[0]+1], "\n")[1:]
+	return newlines.ReplaceAllString(text, "\r\n"), true, strings.Contains(text, "\x00")
+}
+
+func decodeInPieces(in string, d decoder, rng *rand.Rand) (text string, end, bad bool) {
 	dst := make([]byte, 8)
 	src := []byte(in)
 	have := 0

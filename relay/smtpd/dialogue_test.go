@@ -20,7 +20,8 @@ import (
 //	S: one whole reply, lines divided by \n; * stands for anything; EOF for the end
 //	TLS
 //
-// The file "config" holds switches, the file "letters" what must have been accepted.
+// The file "config" holds switches, the file "letters" what must have been accepted, the file
+// "troubles" what is remembered of devices.
 func TestDialogue(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -45,6 +46,9 @@ func TestDialogue(t *testing.T) {
 			play(t, addr, string(ar.Comment))
 			if got := o.describe(); got != files["letters"] {
 				t.Errorf("letters: got\n%s\nwant\n%s", got, files["letters"])
+			}
+			if got := troubles(c.Profile.Devices); got != files["troubles"] {
+				t.Errorf("troubles: got\n%s\nwant\n%s", got, files["troubles"])
 			}
 		})
 	}
@@ -72,6 +76,16 @@ func configure(t *testing.T, c *smtpd.Config, text string) {
 			c.Trusted = func(netip.Addr) bool { return true }
 		case "no_auth":
 			c.Auth = nil
+		case "lenient":
+			c.Profile.Lenient, c.Profile.Devices = true, smtpd.NewDevices()
+		case "plaintext_auth":
+			c.Profile.PlaintextAuth = true
+		case "no_login":
+			c.Profile.NoLogin = true
+		case "letters_per_hour":
+			c.Profile.LettersPerHour = n
+		case "stranger":
+			c.Profile.Admit = func(netip.Addr) bool { return false }
 		case "no_tls":
 			c.TLS = nil
 		default:
@@ -119,6 +133,20 @@ func (o *office) describe() string {
 			rcpts = append(rcpts, r.Path())
 		}
 		fmt.Fprintf(&b, "%s -> %s %s %q\n", l.from.Path(), strings.Join(rcpts, " "), l.origin.Proto, l.body)
+	}
+	return b.String()
+}
+
+// troubles is what went wrong last for each device.
+func troubles(d *smtpd.Devices) string {
+	if d == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, dev := range d.List() {
+		if dev.Trouble != "" {
+			fmt.Fprintln(&b, dev.Trouble)
+		}
 	}
 	return b.String()
 }

@@ -18,6 +18,9 @@ func (g *guard) dispatch(line []byte) {
 		return
 	}
 	v, arg := splitCommand(line)
+	if mech, ok := strings.CutPrefix(string(v), "AUTH="); ok && g.set.profile.Lenient {
+		v, arg = verbAUTH, strings.TrimSpace(mech+" "+arg)
+	}
 	g.logCommand(v, arg)
 	if refusal := g.outOfPlace(v, arg); refusal != nil {
 		g.complain(*refusal)
@@ -125,6 +128,9 @@ func (g *guard) pass(v verb, feed string) {
 
 func (g *guard) handleHello(v verb, arg string) {
 	helo, _, _ := strings.Cut(arg, " ")
+	if helo == "" && g.set.profile.Lenient {
+		helo = literal(g.peer.client.Addr())
+	}
 	if helo == "" {
 		g.complain(say(501, "5.5.4", "say who you are: "+string(v)+" your.host.name"))
 		return
@@ -236,14 +242,20 @@ func (g *guard) handleUnknown(v verb) {
 func (g *guard) handleAuth(arg string) {
 	mech, initial, _ := strings.Cut(arg, " ")
 	mech = strings.ToUpper(mech)
+	if g.set.profile.Lenient && initial != "" {
+		initial = lenientAuth(mech, initial)
+	}
 	switch {
-	case g.srv.auth == nil:
+	case !g.takesLogins():
+		g.because("tried to log in, and logins are off here")
 		g.complain(replyNotHere)
-	case g.secure == nil:
+	case g.secure == nil && !g.set.profile.PlaintextAuth:
+		g.because("tried to log in without TLS")
 		g.complain(say(538, "5.7.11", "log in after STARTTLS only: others could read the password"))
 	case g.user != "":
 		g.complain(say(503, "5.5.1", "you are logged in already"))
 	case mech != "PLAIN" && mech != "LOGIN":
+		g.because("used AUTH %s: PLAIN and LOGIN are what there is", printable(mech[:min(len(mech), 20)]))
 		g.complain(say(504, "5.5.4", "AUTH takes PLAIN or LOGIN here"))
 	case !isBase64(initial) && initial != "=":
 		g.complain(replyBadAuth)
@@ -254,6 +266,9 @@ func (g *guard) handleAuth(arg string) {
 
 // authData passes on an answer to go-smtp's challenge.
 func (g *guard) authData(line string) {
+	if g.set.profile.Lenient && line != "*" {
+		line, _ = padded(line)
+	}
 	switch {
 	case line == "*":
 		g.cancelAuth(say(501, "5.7.0", "the login was cancelled"))

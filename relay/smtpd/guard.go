@@ -32,7 +32,9 @@ type guard struct {
 	failures int           // of AUTH
 	errors   int
 	badRcpts int
-	chatter  int // commands that brought no letter on
+	chatter  int    // commands that brought no letter on
+	bareLF   bool   // ended the last command of a lenient service
+	words    string // for the next refusal, see because
 
 	opened   time.Time
 	feed     string // what go-smtp reads next
@@ -47,6 +49,8 @@ type guard struct {
 // letter is a mail transaction (RFC 5321 §3.3).
 type letter struct {
 	tx      relay.Transaction
+	from    relay.Address // as the client has it
+	to      relay.Address // the first that was accepted
 	utf8    bool
 	until   time.Time
 	rcpts   int // accepted
@@ -184,10 +188,13 @@ func (g *guard) command() ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case g.set.profile.Lenient:
+		line = g.lenientCommand(line)
 	case !bytes.HasSuffix(line, []byte("\r\n")):
 		return nil, errBareLF
+	default:
+		line = line[:len(line)-2]
 	}
-	line = line[:len(line)-2]
 	if bytes.ContainsAny(line, "\x00\r") {
 		return nil, errControl
 	}
@@ -262,8 +269,13 @@ func (g *guard) lose(err error) {
 	case errors.Is(err, errStopping):
 		g.part(replyStopping, "stopping")
 	case isNet && ne.Timeout():
+		g.because("went silent")
 		g.part(replyTimeout, "timeout")
 	default:
+		if g.letter != nil {
+			g.because("hung up in the middle of a letter")
+			g.witness(replyTimeout)
+		}
 		g.dead = "dropped"
 		g.kill()
 	}

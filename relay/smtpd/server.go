@@ -35,6 +35,7 @@ type Config struct {
 	Limits      Limits
 	BareNewline string                // "reject", the default, or "normalize"
 	Trusted     func(netip.Addr) bool // who may ask VRFY, and relay.Origin.Trusted; nil: nobody
+	Profile     Profile
 }
 
 // Normalize is the value of Config.BareNewline that turns a bare CR or LF into CR LF instead of
@@ -47,6 +48,7 @@ type settings struct {
 	limits    Limits
 	normalize bool
 	trusted   func(netip.Addr) bool
+	profile   Profile
 }
 
 // Server is one SMTP service on any number of listeners.
@@ -99,11 +101,12 @@ func New(c Config) *Server {
 	return s
 }
 
-// Reload puts TLS, Limits, BareNewline and Trusted of c in force for sessions that begin from
+// Reload puts TLS, Limits, BareNewline, Trusted and Profile of c in force for sessions that begin from
 // now on; the rest of c is not looked at.
 func (s *Server) Reload(c Config) {
 	s.set.Store(&settings{
-		tls: c.TLS, limits: c.Limits.withDefaults(), normalize: c.BareNewline == Normalize, trusted: c.Trusted,
+		tls: c.TLS, limits: c.Limits.withDefaults(), normalize: c.BareNewline == Normalize || c.Profile.Lenient,
+		trusted: c.Trusted, profile: c.Profile,
 	})
 }
 
@@ -196,6 +199,12 @@ func wait(ctx context.Context, d time.Duration) {
 func (s *Server) take(c net.Conn) {
 	set := s.set.Load()
 	client := addrPort(c.RemoteAddr())
+	if !set.profile.admits(client.Addr()) {
+		s.log.Info("refused", "client", client, "code", 554, "reason", "not one of the networks that may connect")
+		set.profile.Devices.stranger(client.Addr(), s.service)
+		s.turnAwayWith(c, replyStranger)
+		return
+	}
 	if refusal := s.gate.enter(client.Addr(), &set.limits); refusal != "" {
 		s.log.Info("refused", "client", client, "code", 421, "reason", refusal)
 		s.turnAway(c, refusal)
@@ -208,6 +217,7 @@ func (s *Server) take(c net.Conn) {
 		return
 	}
 	s.log.Info("connected", "client", client)
+	set.profile.Devices.saw(client.Addr(), s.service)
 	s.wg.Go(func() { s.open(g) })
 }
 
@@ -252,16 +262,20 @@ func (s *Server) left(g *guard) {
 // turnAway refuses a connection before it is a session. A fresh socket takes the line without
 // blocking; a client of TLS from the first octet could not read it.
 func (s *Server) turnAway(c net.Conn, why string) {
-	defer c.Close()
-	if s.implicitTLS {
-		return
-	}
 	status := "4.7.0"
 	if why != busyAddress {
 		status = "4.3.2"
 	}
+	s.turnAwayWith(c, say(421, status, why))
+}
+
+func (s *Server) turnAwayWith(c net.Conn, r relay.Reply) {
+	defer c.Close()
+	if s.implicitTLS {
+		return
+	}
 	c.SetWriteDeadline(time.Now().Add(time.Second))
-	c.Write(appendReply(nil, say(421, status, why), false))
+	c.Write(appendReply(nil, r, false))
 }
 
 // Shutdown stops accepting, sends idle clients away with 421 4.3.2, lets letters that are under

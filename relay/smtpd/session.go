@@ -24,11 +24,15 @@ func newSession(c *smtp.Conn) (smtp.Session, error) {
 // Mail implements smtp.Session.
 func (s *session) Mail(string, *smtp.MailOptions) error {
 	g := s.g
+	if !g.set.profile.Devices.mayWrite(g.peer.client.Addr(), g.set.profile.LettersPerHour) {
+		g.because("sent more than %d letters within an hour", g.set.profile.LettersPerHour)
+		return g.refuse(relay.Fail("smtpd: mail", relay.ScopeMessage, replyTooOften, nil))
+	}
 	tx, err := g.srv.accept.Begin(g.srv.ctx, g.origin(g.mail.params.UTF8), g.mail.from, g.mail.params)
 	if err != nil {
 		return g.refuse(err)
 	}
-	g.letter = &letter{tx: tx, utf8: g.mail.params.UTF8, until: time.Now().Add(g.set.limits.TransactionTimeout)}
+	g.letter = &letter{tx: tx, from: g.mail.from, utf8: g.mail.params.UTF8, until: time.Now().Add(g.set.limits.TransactionTimeout)}
 	g.answer = &replySender
 	return nil
 }
@@ -36,7 +40,11 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	if err := s.g.letter.tx.Rcpt(s.g.srv.ctx, s.g.rcpt); err != nil {
+		s.g.because("%s", rcptTrouble(s.g.rcpt, err))
 		return s.g.refuse(err)
+	}
+	if s.g.letter.rcpts == 0 {
+		s.g.letter.to = s.g.rcpt
 	}
 	s.g.answer = &replyRecipient
 	return nil
@@ -54,6 +62,7 @@ func (s *session) Data(io.Reader) error {
 	if err != nil {
 		return g.refuse(err)
 	}
+	g.set.profile.Devices.wrote(g.peer.client.Addr(), g.peer.helo, id, g.letter)
 	g.answer = ptr(say(250, "2.0.0", "queued as "+string(id)))
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 func (g *guard) handleStartTLS() {
 	switch {
 	case g.set.tls == nil:
+		g.because("asked for STARTTLS, and tls is off")
 		g.complain(replyNotHere)
 		return
 	case g.secure != nil:
@@ -35,12 +36,15 @@ func (g *guard) handleStartTLS() {
 
 // startTLS shakes hands; after a failure the session is over.
 func (g *guard) startTLS() error {
-	c := tls.Server(g.raw, g.set.tls)
+	var asked []uint16
+	c := tls.Server(g.raw, g.listening(g.set.tls, &asked))
 	ctx, cancel := context.WithTimeout(g.srv.ctx, min(g.set.limits.CommandTimeout, handshakeTimeout))
 	defer cancel()
 	g.raw.SetDeadline(time.Now().Add(g.set.limits.CommandTimeout))
 	if err := c.HandshakeContext(ctx); err != nil {
 		g.log.Info("refused", "client", g.peer.client, "reason", "TLS handshake", "err", err)
+		g.because("%s", tlsTrouble(asked, g.set.tls.MinVersion, err))
+		g.witness(replyNotTLS)
 		g.dead = "TLS handshake failed"
 		g.kill()
 		return err
