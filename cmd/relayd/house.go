@@ -25,6 +25,7 @@ import (
 	"relayd/relay/certs"
 	"relayd/relay/durable"
 	"relayd/relay/intake"
+	"relayd/relay/known"
 	"relayd/relay/resolver"
 	"relayd/relay/smtpd"
 	"relayd/relay/users"
@@ -42,6 +43,8 @@ type house struct {
 
 	users     *users.Store
 	certs     *certs.Source
+	dns       *resolver.Resolver
+	known     *known.Memory
 	queue     *queue.Queue
 	intake    *intake.Intake
 	client    *mx.Client
@@ -113,6 +116,12 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.plaintextOK)); err != nil {
 		return err
 	}
+	if h.dns, err = resolver.New(cfg.DNSServers); err != nil {
+		return err
+	}
+	h.later(h.dns.Close)
+	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
+	h.later(h.known.Close)
 	h.certs, err = certs.New(cfg.Hostname, filepath.Join(cfg.DataDir, "keys"), cfg.TLSCert, cfg.TLSKey, h.log)
 	return err
 }
@@ -139,30 +148,27 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.later(h.queue.Close)
-	h.intake = intake.New(intake.Options{Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step})
+	h.intake = intake.New(intake.Options{
+		Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
+	})
 	h.pop3 = h.popServers(cfg, mail)
 	h.setIntake(cfg)
 	return nil
 }
 
 func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
-	dns, err := resolver.New(cfg.DNSServers)
-	if err != nil {
-		return err
-	}
-	h.later(dns.Close)
 	paths, err := routes(cfg)
 	if err != nil {
 		return err
 	}
-	h.smtp = h.smtpServers(cfg, dns)
+	h.smtp = h.smtpServers(cfg, h.dns)
 	h.client = mx.New(mx.Config{
-		Hostname: cfg.Hostname, Resolver: dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
+		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
 		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Log: h.log,
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
-		Queue: h.queue, Deliverer: h.client, Submit: h.intake, Hostname: cfg.Hostname,
+		Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Log: h.log,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
@@ -246,6 +252,7 @@ func (h *house) setIntake(cfg *config.Config) {
 		Directory:  directory(cfg, h.users),
 		Limits:     intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
 		HideClient: cfg.Submission.HideClient,
+		Routed:     func(d relay.Domain) bool { return hasRoute(cfg, d) },
 	})
 }
 

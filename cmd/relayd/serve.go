@@ -43,6 +43,7 @@ func (h *house) serve(ctx context.Context) error {
 		run(l.service, func() error { return h.serveOne(background, l) })
 	}
 	run("drain", func() error { return h.drain.Run(ctx) })
+	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })
 
 	h.log.Info("started", "version", version(), "listening", addresses(h.listeners))

@@ -23,6 +23,9 @@ type Settings struct {
 	Directory  *Directory
 	Limits     Limits
 	HideClient bool // Received does not tell the address of a client of our own people
+	// Routed says whether the mail of a domain takes a route of the config, whatever the DNS says
+	// of it; nil: none does.
+	Routed func(relay.Domain) bool
 }
 
 // Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.
@@ -34,6 +37,10 @@ type Intake struct {
 	buffers        sync.Pool
 	large          chan struct{} // one for each header that has outgrown its buffer
 	step           func(name string)
+
+	dns     relay.Resolver
+	suggest func(relay.Domain) (relay.Domain, bool)
+	lookups chan struct{} // one for each domain being asked about
 }
 
 // Options are what an Intake is made of.
@@ -42,6 +49,11 @@ type Options struct {
 	DataDir        string       // whose free space is watched
 	Log            *slog.Logger
 	Step           func(name string) // told what is done of an accept; tests crash there, nil elsewhere
+
+	// DNS is asked whether the domains our own people write to exist; nil: nobody is.
+	DNS relay.Resolver
+	// Suggest names the domain that was meant by one that does not exist; may be nil.
+	Suggest func(relay.Domain) (relay.Domain, bool)
 }
 
 // New makes an Intake. It is ready when Set has been called once.
@@ -54,6 +66,7 @@ func New(o Options) *Intake {
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
+		dns:     o.DNS, suggest: o.Suggest, lookups: make(chan struct{}, maxLookups),
 	}
 }
 

@@ -19,12 +19,16 @@ type transaction struct {
 	settings *Settings
 	env      relay.Envelope
 	named    int // how many RCPT commands were accepted
+	places   destinations
 }
 
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
 // alias, is accepted and gets one letter.
-func (t *transaction) Rcpt(_ context.Context, to relay.Address) error {
+func (t *transaction) Rcpt(ctx context.Context, to relay.Address) error {
 	found, err := t.settings.Directory.Classify(t.env.Origin, to)
+	if err == nil {
+		err = t.checkDomain(ctx, found, to)
+	}
 	if err != nil {
 		t.refused(err, to)
 		return err
@@ -76,8 +80,8 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	return t.env.ID, nil
 }
 
-// Abort implements relay.Transaction: nothing is held between commands.
-func (t *transaction) Abort() {}
+// Abort implements relay.Transaction.
+func (t *transaction) Abort() { t.places.end() }
 
 // checkLoops refuses a letter that has been going round: too many hops (RFC 5321 §6.3), or one
 // that an alias of ours sent away before and that is about to be sent away by it again.

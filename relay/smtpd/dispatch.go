@@ -164,6 +164,7 @@ func (g *guard) handleRcpt(arg string) {
 		return
 	}
 	g.rcpt = to
+	g.lookAhead()
 	g.pass(verbRCPT, "RCPT TO:<x@x>\r\n")
 }
 

@@ -55,6 +55,7 @@ type letter struct {
 	until   time.Time
 	rcpts   int // accepted
 	refused int
+	ahead   int // RCPT commands the transaction knows of before their turn
 }
 
 // verbAuthData is in flight while go-smtp works at an answer to its challenge.

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"relayd/config"
+	"relayd/delivery"
+	"relayd/relay"
+	"relayd/relay/known"
+)
+
+// remembering notes the domains that take our letters. What a route takes proves nothing of the
+// domain itself: a smarthost accepts slips of the pen too.
+type remembering struct {
+	delivery.Deliverer
+	known  *known.Memory
+	routed func(relay.Domain) bool
+}
+
+// Deliver implements delivery.Deliverer.
+func (r remembering) Deliver(ctx context.Context, env relay.Envelope, domain relay.Domain, body io.ReadSeeker) []relay.Result {
+	results := r.Deliverer.Deliver(ctx, env, domain, body)
+	took := slices.ContainsFunc(results, func(res relay.Result) bool { return res.Outcome == relay.Delivered })
+	if took && !r.routed(domain) {
+		r.known.Note(domain, time.Now())
+	}
+	return results
+}
+
+// routed says whether mail for a domain takes a route, by today's config.
+func (h *house) routed(d relay.Domain) bool { return hasRoute(h.config(), d) }
+
+func hasRoute(cfg *config.Config, d relay.Domain) bool {
+	return slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })
+}
+
+// suggest names the domain that was meant by d: one written to before, or one of ours.
+func (h *house) suggest(d relay.Domain) (relay.Domain, bool) {
+	return h.known.Near(d, slices.Collect(maps.Keys(h.config().Domains))...)
+}
