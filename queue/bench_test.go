@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"runtime"
@@ -14,12 +15,13 @@ import (
 	"relayd/relay"
 )
 
-const backlog = 20_000
+// backlog is given as -backlog 200000 to see the slope; its letters take a while to send.
+var backlog = flag.Int("backlog", 20_000, "how many letters wait in the benchmarks of a backlog")
 
 // BenchmarkCommit is the way of a letter of 10 KiB from Stage to the promise, with as many
 // sessions at once; backlog=20000 does it behind a dead domain's letters.
 func BenchmarkCommit(b *testing.B) {
-	for _, behind := range []int{0, backlog} {
+	for _, behind := range []int{0, *backlog} {
 		for _, sessions := range []int{1, 10, 50} {
 			b.Run(fmt.Sprintf("backlog=%d/sessions=%d", behind, sessions), func(b *testing.B) {
 				f := newOffice(b)
@@ -85,11 +87,12 @@ func BenchmarkTakeSettle(b *testing.B) {
 	}
 }
 
-// BenchmarkBacklog is what 20,000 letters for one dead domain cost: to open, to list, to look for
-// something due while the domain is busy, to hold and release, and in memory.
+// BenchmarkBacklog is what 20,000 letters, or as many as -backlog says, for one dead domain cost:
+// to open, to list, to look for something due while the domain is busy, to hold and release, and
+// in memory.
 func BenchmarkBacklog(b *testing.B) {
 	f := newOffice(b)
-	fill(f, backlog)
+	fill(f, *backlog)
 	b.Cleanup(func() { f.q.Drop(b.Context(), queue.Filter{}) })
 	b.Run("open", func(b *testing.B) {
 		for range b.N {
@@ -107,11 +110,11 @@ func BenchmarkBacklog(b *testing.B) {
 		f.open()
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/backlog, "B/item")
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(*backlog), "B/item")
 	})
 	b.Run("list", func(b *testing.B) {
 		for range b.N {
-			if n, err := f.q.Count(b.Context(), queue.Filter{}); n != backlog || err != nil {
+			if n, err := f.q.Count(b.Context(), queue.Filter{}); n != *backlog || err != nil {
 				b.Fatal(n, err)
 			}
 		}

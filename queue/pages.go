@@ -44,8 +44,8 @@ func badPage(id uint64, what string) error { return fmt.Errorf("%w: %d: %s", err
 type boltFile struct {
 	f        io.ReaderAt
 	pageSize int64
-	seen     map[uint64]bool // pages met; a second meeting is damage, and might never end
-	spare    [][]byte        // buffers of pages that are done with
+	seen     pageSet  // pages met; a second meeting is damage, and might never end
+	spare    [][]byte // buffers of pages that are done with
 
 	root, high, freelist uint64
 	oneMeta              bool // one of the two meta pages is damaged: the newest transaction may be lost
@@ -55,9 +55,10 @@ type boltFile struct {
 type leafFunc func(flags uint32, key, value []byte) error
 
 // scanFile reads every page of the database that is in use and hands each record of each bucket
-// to what buckets has under its name. It returns the sequence of each bucket.
-func scanFile(f io.ReaderAt, buckets map[string]leafFunc) (b *boltFile, sequence map[string]uint64, err error) {
-	b = &boltFile{f: f, seen: map[uint64]bool{0: true, 1: true}}
+// to what buckets has under its name. begin, if not nil, is told the name and the sequence of each
+// bucket before its records. It returns the sequence of each bucket.
+func scanFile(f io.ReaderAt, buckets map[string]leafFunc, begin func(name string, sequence uint64)) (b *boltFile, sequence map[string]uint64, err error) {
+	b = &boltFile{f: f}
 	if err := b.readMeta(); err != nil {
 		return b, nil, err
 	}
@@ -68,6 +69,9 @@ func scanFile(f io.ReaderAt, buckets map[string]leafFunc) (b *boltFile, sequence
 			return fmt.Errorf("%w: %q is not a bucket of ours", errPage, name)
 		}
 		sequence[string(name)] = order.Uint64(value[8:])
+		if begin != nil {
+			begin(string(name), order.Uint64(value[8:]))
+		}
 		return b.bucket(value, each)
 	})
 	if err != nil {
@@ -153,19 +157,18 @@ func (b *boltFile) page(id uint64) ([]byte, error) {
 	if order.Uint64(p) != id || more >= b.high-id {
 		return nil, badPage(id, "not the page it should be")
 	}
+	if more > 0 {
+		rest := io.NewSectionReader(b.f, (int64(id)+1)*b.pageSize, int64(more)*b.pageSize)
+		var err error
+		p, err = io.ReadAll(io.MultiReader(bytes.NewReader(p), rest))
+		if err != nil || int64(len(p)) != int64(more+1)*b.pageSize {
+			return nil, badPage(id, "cut short")
+		}
+	}
 	for i := id; i <= id+more; i++ {
-		if b.seen[i] {
+		if !b.seen.add(i) {
 			return nil, badPage(i, "used twice")
 		}
-		b.seen[i] = true
-	}
-	if more == 0 {
-		return p, nil
-	}
-	rest := io.NewSectionReader(b.f, (int64(id)+1)*b.pageSize, int64(more)*b.pageSize)
-	p, err := io.ReadAll(io.MultiReader(bytes.NewReader(p), rest))
-	if err != nil || int64(len(p)) != int64(more+1)*b.pageSize {
-		return nil, badPage(id, "cut short")
 	}
 	return p, nil
 }
@@ -286,9 +289,28 @@ func (b *boltFile) readFreelist() error {
 		return badPage(b.freelist, "not a free list")
 	}
 	for i := range n {
-		if id := order.Uint64(list[8*i:]); id < 2 || id >= b.high || b.seen[id] {
+		if id := order.Uint64(list[8*i:]); id < 2 || id >= b.high || b.seen.has(id) {
 			return badPage(id, "free and in use")
 		}
 	}
 	return nil
+}
+
+// pageSet is a set of page numbers, a bit for each up to the highest in it.
+type pageSet []uint64
+
+func (s pageSet) has(id uint64) bool {
+	return id/64 < uint64(len(s)) && s[id/64]&(1<<(id%64)) != 0
+}
+
+// add enters a page that the file was seen to have; false when it is in already.
+func (s *pageSet) add(id uint64) bool {
+	if s.has(id) {
+		return false
+	}
+	if need := int(id/64) + 1; need > len(*s) {
+		*s = append(*s, make([]uint64, need-len(*s))...)
+	}
+	(*s)[id/64] |= 1 << (id % 64)
+	return true
 }

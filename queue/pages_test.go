@@ -26,7 +26,7 @@ func FuzzPages(f *testing.F) {
 			b[at] ^= change
 		}
 		count := func(uint32, []byte, []byte) error { return nil }
-		scanFile(bytes.NewReader(b), map[string]leafFunc{"items": count, "corrupt": count})
+		scanFile(bytes.NewReader(b), map[string]leafFunc{"items": count, "corrupt": count}, nil)
 	})
 }
 
@@ -65,7 +65,7 @@ func smallDB(t testing.TB, items int) []byte {
 	_, sequence, err := scanFile(bytes.NewReader(b), map[string]leafFunc{
 		"items":   func(uint32, []byte, []byte) error { got++; return nil },
 		"corrupt": func(uint32, []byte, []byte) error { return nil },
-	})
+	}, nil)
 	if err != nil || got != items || sequence["items"] != uint64(items) {
 		t.Fatalf("read %d items of %d, sequence %v: %v", got, items, sequence, err)
 	}

@@ -92,21 +92,7 @@ func (q *Queue) start() error {
 		}
 		q.flush, q.ownFlush = f, true
 	}
-	names, err := q.names()
-	if err != nil {
-		return fmt.Errorf("queue: %w", err)
-	}
-	if _, err := os.Stat(q.layout.db()); errors.Is(err, fs.ErrNotExist) {
-		if err := q.rebuild(names); err != nil {
-			return err
-		}
-	}
-	bad, complete, err := q.load(len(names))
-	if errors.Is(err, ErrDamaged) {
-		if err = q.replaceDB(names, err); err == nil {
-			bad, complete, err = q.load(len(names))
-		}
-	}
+	l, err := q.load()
 	if err != nil {
 		return err
 	}
@@ -119,7 +105,7 @@ func (q *Queue) start() error {
 	if err := q.store.db.View(func(btx *bbolt.Tx) error { q.reserve.keep(btx.Size()); return nil }); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	return q.reconcile(names, bad, complete)
+	return q.reconcile(l)
 }
 
 func (q *Queue) makeDirs() error {
@@ -150,27 +136,6 @@ func (q *Queue) takeLock() error {
 	}
 	q.lock = f
 	return nil
-}
-
-// load fills the index from the records and returns those that cannot be read.
-func (q *Queue) load(letters int) (bad map[string]error, complete bool, err error) {
-	q.index = newIndex(letters)
-	bad = map[string]error{}
-	now, longest := time.Now(), q.schedule.Longest()
-	complete, err = scan(q.layout.db(), func(key, value []byte) {
-		k, err := q.index.key(key)
-		if err != nil {
-			bad[string(key)] = fmt.Errorf("%w: %v", errRecord, err)
-			return
-		}
-		h, err := decodeHeader(key, value)
-		if err != nil {
-			bad[string(key)] = err
-			return
-		}
-		q.index.add(k, h, int64(wait(time.Unix(0, h.next), now, longest)))
-	})
-	return bad, complete, err
 }
 
 // Close waits for what is under way and closes the queue. Bodies that are open stay readable.

@@ -18,27 +18,22 @@ import (
 // reconcile brings records and body files together after a crash or damage. A body without a
 // record was never promised, or is settled, and goes; unless records are lost. A record without a
 // body stays: the next attempt finds that out and tells the sender.
-func (q *Queue) reconcile(names []string, bad map[string]error, complete bool) error {
-	have := make(map[relay.ID]bool, len(names))
-	for _, name := range names {
-		have[relay.ID(name)] = true
+func (q *Queue) reconcile(l loaded) error {
+	bodies, missing := q.index.match(l.names)
+	for _, id := range missing {
+		q.log.Error("the text of a letter is missing; its sender will be told", "id", id, "file", q.body(id))
 	}
-	for id := range q.index.letters {
-		if !have[id] {
-			q.log.Error("the text of a letter is missing; its sender will be told", "id", id, "file", q.body(id))
-		}
-	}
-	lost, err := q.mendAll(bad)
+	lost, err := q.mendAll(l.bad)
 	if err != nil {
 		return err
 	}
 	var orphans []string
-	for _, name := range names {
+	for _, name := range bodies {
 		if q.index.letters[relay.ID(name)] != nil {
-			continue
+			continue // mended
 		}
 		// A lost record may not even know its ID: while there is one, any orphan may be its body.
-		if lost || !complete {
+		if lost || !l.complete {
 			if err := q.readmit(name); err != nil {
 				return err
 			}

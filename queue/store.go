@@ -79,13 +79,19 @@ func damagedDB(path string, cause error) error {
 }
 
 // scan reads a whole database file before anybody relies on it, and hands every record to each.
-// complete is false when the newest transaction may be missing.
-func scan(path string, each func(key, value []byte)) (complete bool, err error) {
+// begin, if not nil, is told once, before the first, how many there should be: a damaged file may
+// lie, but never by more than it has room for. complete is false when the newest transaction may
+// be missing.
+func scan(path string, begin func(items int), each func(key, value []byte)) (complete bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return false, fmt.Errorf("queue: %w", err)
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("queue: %w", err)
+	}
 	n := uint64(0)
 	b, sequence, err := scanFile(f, map[string]leafFunc{
 		string(corruptBucket): func(uint32, []byte, []byte) error { return nil },
@@ -94,6 +100,10 @@ func scan(path string, each func(key, value []byte)) (complete bool, err error) 
 			each(k, v)
 			return nil
 		},
+	}, func(name string, sequence uint64) {
+		if begin != nil && name == string(itemsBucket) {
+			begin(int(min(sequence, uint64(info.Size()/minRecord))))
+		}
 	})
 	if err == nil && len(sequence) != 2 {
 		err = errors.New("a bucket is missing")
@@ -106,6 +116,9 @@ func scan(path string, each func(key, value []byte)) (complete bool, err error) 
 	}
 	return !b.oneMeta, nil
 }
+
+// minRecord is less than any item takes in the database file, in octets.
+const minRecord = 128
 
 // createDB makes an empty database under its temporary name, lets fill write to it, and renames
 // it: relayd.db is always whole, or not there.

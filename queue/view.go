@@ -20,7 +20,7 @@ func OpenReadOnly(dir string) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := scan(v.layout.db(), func(_, _ []byte) {}); err != nil {
+	if _, err := scan(v.layout.db(), nil, func(_, _ []byte) {}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	v.store.db = db
