@@ -46,7 +46,9 @@ type Config struct {
 	Users map[relay.Address]UserConfig
 
 	TrustNetworks   []netip.Prefix   // may relay without AUTH, masked, IPv4 never mapped into IPv6
-	TLSCert, TLSKey string           // absolute paths of PEM files; both empty: self-signed
+	TLSCert, TLSKey string           // absolute paths of PEM files, the default pair; or both empty
+	TLSPairs        []TLSPair        // more of them, chosen by the name a client asks for
+	ACME            ACME             // certificates from an authority
 	DNSServers      []netip.AddrPort // empty: /etc/resolv.conf
 
 	Limits     Limits
@@ -71,6 +73,19 @@ type Listen struct {
 	POP3        []string
 	POP3S       []string
 	Metrics     []string
+	HTTP        []string // challenges of ACME: the authority knocks at port 80
+	HTTPS       []string // or at port 443
+}
+
+// TLSPair is a certificate chain and its key, absolute paths of PEM files.
+type TLSPair struct{ Cert, Key string }
+
+// ACME says which certificate authority to ask, and for what (RFC 8555).
+type ACME struct {
+	On        bool
+	Directory string         // the https URL of its directory
+	Email     string         // where it may write to; may be empty
+	Names     []relay.Domain // beside Hostname
 }
 
 // DomainConfig is one domain whose mail is delivered here.
@@ -228,6 +243,7 @@ func Default() *Config {
 			WarnAfter:   4 * time.Hour,
 			GiveUpAfter: 5 * 24 * time.Hour,
 		},
+		ACME:     ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
 		POP3:     POP3{IdleTimeout: 10 * time.Minute, Language: "en"},

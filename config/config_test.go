@@ -37,7 +37,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	want := config.Default()
 	for _, pair := range [][2]any{
 		{got.DataDir, want.DataDir}, {len(got.TrustNetworks), 0}, {len(got.DNSServers), 0},
-		{got.TLSCert + got.TLSKey, ""}, {len(got.Routes), 0},
+		{got.TLSCert + got.TLSKey, ""}, {len(got.TLSPairs), 0}, {got.ACME, want.ACME}, {len(got.Routes), 0},
 		{got.Limits, want.Limits}, {got.Queue, want.Queue}, {got.Outbound, want.Outbound},
 		{got.SMTP, want.SMTP}, {got.Submission, want.Submission}, {len(got.Users), 0}, {got.POP3, want.POP3}, {got.Log, want.Log},
 	} {
@@ -87,6 +87,8 @@ data_dir = "data"
 [listen]
 smtp = [":25", "[::1]:2525"]
 metrics = "localhost:9025"
+http = ":80"
+https = "[::1]:443"
 [domains."Büro.example"]
 postmaster = "Carol@Partner.Example"
 [domains."Büro.example".aliases]
@@ -105,6 +107,16 @@ networks = ["192.168.1.7", "fd00::/8", "::ffff:10.0.0.0/104"]
 [tls]
 cert = "tls/cert.pem"
 key = "/keys/key.pem"
+acme = true
+acme_directory = "https://ca.example:14000/dir"
+acme_email = "Ann@Office.example"
+acme_names = ["POP.office.example", "Büro.example"]
+[[tls.pair]]
+cert = "tls/other.pem"
+key = "/keys/other.pem"
+[[tls.pair]]
+cert = "third.pem"
+key = "third.pem"
 [dns]
 servers = ["127.0.0.1", "[::1]:5353"]
 [limits]
@@ -147,6 +159,10 @@ via = "Smart.Example:25"
 	want.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"),
 		netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	want.TLSCert, want.TLSKey = "/etc/relayd/tls/cert.pem", "/keys/key.pem"
+	want.TLSPairs = []config.TLSPair{{Cert: "/etc/relayd/tls/other.pem", Key: "/keys/other.pem"}, {Cert: "/etc/relayd/third.pem", Key: "/etc/relayd/third.pem"}}
+	want.ACME = config.ACME{On: true, Directory: "https://ca.example:14000/dir", Email: "Ann@office.example",
+		Names: []relay.Domain{"pop.office.example", "xn--bro-hoa.example"}}
+	want.Listen.HTTP, want.Listen.HTTPS = []string{":80"}, []string{"[::1]:443"}
 	want.DNSServers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5353")}
 	want.Limits.MessageSize = 3 << 19
 	want.Limits.MinRate = 100

@@ -118,19 +118,6 @@ func (r *reader) trust(s section, c *Config) {
 	c.TrustNetworks = whats(networks)
 }
 
-func (r *reader) tls(s section, c *Config, folder string) {
-	cert := r.path(s, "cert", &c.TLSCert, folder)
-	key := r.path(s, "key", &c.TLSKey, folder)
-	if cert != key && (s.t.get("cert") == nil || s.t.get("key") == nil) {
-		given, missing := "cert", "key"
-		if key {
-			given, missing = missing, given
-		}
-		r.complain(s.t.get(given).at, wrong("name both files, or neither for a self-signed certificate",
-			"%s is given without %s", given, missing))
-	}
-}
-
 // most bounds counts far above any sense and far below trouble.
 const most = 1_000_000
 
@@ -266,6 +253,7 @@ func (r *reader) listen(s section, c *Config) {
 	}{
 		{"smtp", &c.Listen.SMTP}, {"submission", &c.Listen.Submission}, {"submissions", &c.Listen.Submissions},
 		{"pop3", &c.Listen.POP3}, {"pop3s", &c.Listen.POP3S}, {"metrics", &c.Listen.Metrics},
+		{"http", &c.Listen.HTTP}, {"https", &c.Listen.HTTPS},
 	} {
 		addresses, _ := many(s, service.name, readListen)
 		for _, a := range addresses {

@@ -204,8 +204,8 @@ func (r *reader) unknownKey(s section, e *entry) *problem {
 // header writes the path of a table as the file does.
 func header(path string) string {
 	switch {
-	case path == "route":
-		return "[[route]]"
+	case path == "route", path == "tls.pair":
+		return "[[" + path + "]]"
 	case strings.HasPrefix(path, "users.*"):
 		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"
 	case strings.HasPrefix(path, "domains.*"):

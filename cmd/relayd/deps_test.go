@@ -81,8 +81,8 @@ var homes = map[string][]string{
 	"github.com/coreos/go-systemd/v22":    {"cmd/relayd"},
 	"github.com/pelletier/go-toml/v2":     {"config"},
 	"github.com/prometheus/client_golang": {"relay/admin"},
-	"golang.org/x/crypto":                 {"relay/users"},
-	"golang.org/x/net":                    {"relay", "relay/admin"}, // idna; netutil
+	"golang.org/x/crypto":                 {"relay/users", "relay/certs"},          // hashes; ACME
+	"golang.org/x/net":                    {"relay", "relay/admin", "relay/certs"}, // idna; netutil
 	"golang.org/x/text":                   {"config", "delivery/maildir", "relay/users"},
 	"golang.org/x/sys":                    nil, // next to the standard library: anybody
 	"golang.org/x/sync":                   nil,

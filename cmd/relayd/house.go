@@ -122,7 +122,9 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	h.later(h.dns.Close)
 	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
 	h.later(h.known.Close)
-	h.certs, err = certs.New(cfg.Hostname, filepath.Join(cfg.DataDir, "keys"), cfg.TLSCert, cfg.TLSKey, h.log)
+	o := certificates(cfg)
+	o.Log = h.log
+	h.certs, err = certs.New(o)
 	return err
 }
 
@@ -195,7 +197,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	}
 	h.listeners = append(h.listeners, listener{controlService, socket})
 	h.metrics.Queue(func() (messages, held int) { s := h.queue.Stats(); return s.Letters, s.Held })
-	h.metrics.Certificate(h.certs.Expiry)
+	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
 		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Metrics: h.metrics, About: h.about,
@@ -206,10 +208,9 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 
 func (h *house) about() admin.About {
 	cfg := h.config()
-	cert := h.certs.Status()
 	a := admin.About{
 		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
-		Certificates: []admin.Certificate{{Name: string(cfg.Hostname), Expires: cert.NotAfter, SelfSigned: cfg.TLSCert == ""}},
+		Certificates: h.shownCertificates(),
 	}
 	for _, l := range h.listeners {
 		if l.service != controlService {

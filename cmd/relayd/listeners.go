@@ -14,7 +14,7 @@ import (
 
 // listener is one open socket and the service behind it.
 type listener struct {
-	service string // smtp, submission, submissions, pop3, pop3s, metrics
+	service string // smtp, submission, submissions, pop3, pop3s, metrics, http, https
 	net.Listener
 }
 
@@ -29,7 +29,7 @@ func services(l config.Listen) []struct {
 		addrs []string
 	}{
 		{"smtp", l.SMTP}, {"submission", l.Submission}, {"submissions", l.Submissions},
-		{"pop3", l.POP3}, {"pop3s", l.POP3S}, {"metrics", l.Metrics},
+		{"pop3", l.POP3}, {"pop3s", l.POP3S}, {"metrics", l.Metrics}, {"http", l.HTTP}, {"https", l.HTTPS},
 	}
 }
 

@@ -69,6 +69,7 @@ var blockTests = map[string]func(t *testing.T, b readmeBlock){
 	"first letter": testFirstLetter,
 	"config":       testConfigBlock,
 	"toml":         testTOMLBlock,
+	"toml acme":    testACMEBlock,
 	"zone":         testZoneBlock,
 	"socket unit":  testUnitBlock,
 	"service unit": testUnitBlock,
@@ -255,6 +256,15 @@ func testTOMLBlock(t *testing.T, b readmeBlock) {
 	office := "hostname = \"mail.office.example\"\n[listen]\nsmtp = \":25\"\n[domains.\"office.example\"]\npostmaster = \"ann\"\n"
 	if _, err := config.Parse("README.md", []byte(office+b.text)); err != nil {
 		t.Errorf("README.md:%d: %v", b.line, err)
+	}
+}
+
+// testACMEBlock: the lines that get a certificate from an authority.
+func testACMEBlock(t *testing.T, b readmeBlock) {
+	office := "hostname = \"mail.office.example\"\n" + b.text + "[domains.\"office.example\"]\npostmaster = \"ann\"\n"
+	cfg, err := config.Parse("README.md", []byte(office))
+	if err != nil || !cfg.ACME.On || len(cfg.Warnings) > 0 {
+		t.Errorf("README.md:%d: %v, %+v", b.line, err, cfg)
 	}
 }
 

@@ -42,6 +42,7 @@ func (h *house) serve(ctx context.Context) error {
 	for _, l := range h.listeners {
 		run(l.service, func() error { return h.serveOne(background, l) })
 	}
+	run("certs", func() error { return h.certs.Run(ctx) })
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })
@@ -71,6 +72,7 @@ func (h *house) stop() error {
 	for _, s := range h.pop3 {
 		wg.Go(func() { s.Shutdown(ctx) })
 	}
+	wg.Go(func() { h.certs.Shutdown(ctx) })
 	wg.Go(func() { h.admin.Shutdown(ctx) })
 	wg.Wait()
 	return nil
@@ -132,7 +134,7 @@ func needsRestart(old, next *config.Config) string {
 		a, b any
 	}{
 		{"hostname", old.Hostname, next.Hostname}, {"data_dir", old.DataDir, next.DataDir}, {"[listen]", old.Listen, next.Listen},
-		{"[tls]", [2]string{old.TLSCert, old.TLSKey}, [2]string{next.TLSCert, next.TLSKey}},
+		{"[tls]", certificates(old), certificates(next)},
 		{"[dns]", old.DNSServers, next.DNSServers}, {"[outbound]", old.Outbound, next.Outbound}, {"[pop3]", old.POP3, next.POP3},
 		{"log.format", old.Log.Format, next.Log.Format},
 		{"limits.pop3_connections", old.Limits.POP3Connections, next.Limits.POP3Connections},

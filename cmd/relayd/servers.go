@@ -143,6 +143,12 @@ func (h *house) serveOne(ctx context.Context, l listener) error {
 		return h.admin.ServeMetrics(ctx, l)
 	}
 	counted := h.metrics.Listener(l.service, l.Listener)
+	switch l.service {
+	case "http":
+		return h.certs.ServeHTTP(ctx, counted)
+	case "https":
+		return h.certs.ServeHTTPS(ctx, counted)
+	}
 	if s, ok := h.smtp[l.service]; ok {
 		return s.Serve(ctx, counted)
 	}

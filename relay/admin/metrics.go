@@ -94,21 +94,6 @@ func (m *Metrics) Queue(length func() (messages, held int)) {
 		}, func() float64 { _, n := length(); return float64(n) }))
 }
 
-// Certificate says how to learn when the certificate we serve runs out; the zero time means that
-// there is none. Call it once.
-func (m *Metrics) Certificate(expiry func() time.Time) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "relayd_certificate_expiry_timestamp_seconds",
-		Help: "When the TLS certificate runs out, in Unix time; 0 without one.",
-	}, func() float64 {
-		t := expiry()
-		if t.IsZero() {
-			return 0
-		}
-		return float64(t.Unix())
-	}))
-}
-
 // Disk adds what is left of the file system that holds dir; mail is refused below a floor. Call it
 // once.
 func (m *Metrics) Disk(dir string) {

@@ -91,11 +91,26 @@ func TestMetricsGauges(t *testing.T) {
 	t.Parallel()
 	m := admin.NewMetrics()
 	m.Queue(func() (int, int) { return 7, 2 })
-	m.Certificate(func() time.Time { return time.Unix(1800000000, 0) })
+	m.Certificates(func() []admin.Certificate {
+		return []admin.Certificate{
+			{Name: "mail.office.example", From: "/etc/cert.pem", Expires: time.Now().Add(time.Hour + 500*time.Millisecond)},
+			{Name: "old.office.example", From: "/etc/old.pem", Expires: time.Now().Add(-time.Hour), Problem: "garbage"},
+			{Name: "pop.office.example", From: "acme", Problem: "unauthorized"}}
+	})
 	m.Message("reported")
 	m.Message("no such word")
-	wantLines(t, scrape(t, m), "relayd_queue_items 7", "relayd_queue_held_items 2",
-		"relayd_certificate_expiry_timestamp_seconds 1.8e+09", `relayd_messages_total{event="reported"} 1`)
+	text := scrape(t, m)
+	for _, pattern := range []string{`(?m)^relayd_certificate_expiry_seconds{from="/etc/cert.pem",name="mail.office.example"} 3(600.\d*|5\d\d.\d*)$`,
+		`(?m)^relayd_certificate_expiry_seconds{from="/etc/old.pem",name="old.office.example"} -36\d\d.\d*$`} {
+		if !regexp.MustCompile(pattern).MatchString(text) {
+			t.Errorf("no line %s in\n%s", pattern, text)
+		}
+	}
+	wantLines(t, text, "relayd_queue_items 7", "relayd_queue_held_items 2",
+		`relayd_certificate_expiry_seconds{from="acme",name="pop.office.example"} 0`,
+		`relayd_certificate_problem{from="/etc/cert.pem",name="mail.office.example"} 0`,
+		`relayd_certificate_problem{from="/etc/old.pem",name="old.office.example"} 1`,
+		`relayd_certificate_problem{from="acme",name="pop.office.example"} 1`, `relayd_messages_total{event="reported"} 1`)
 }
 
 // Counting costs little: it stands in the way of every octet.

@@ -111,9 +111,12 @@ type Address struct {
 
 // Certificate is one certificate we show to clients.
 type Certificate struct {
-	Name       string    `json:"name"`
-	Expires    time.Time `json:"expires"`
+	Name       string    `json:"name"`             // the first of Names; empty without any
+	Names      []string  `json:"names"`            // hosts it is for
+	From       string    `json:"from"`             // the file, or "acme"
+	Expires    time.Time `json:"expires,omitzero"` // zero: there is none yet
 	SelfSigned bool      `json:"self_signed"`
+	Problem    string    `json:"problem,omitzero"` // why a renewal is not in use
 }
 
 // Status answers GET /v1/status.

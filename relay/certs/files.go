@@ -12,8 +12,8 @@ import (
 
 // files are a certificate chain and its key in PEM, renewed by somebody else.
 type files struct {
-	cert, key string
-	loaded    [2]stamp // of the pair in service
+	Pair
+	loaded [2]stamp // of the pair in service
 }
 
 // stamp tells one state of a file from another.
@@ -23,7 +23,8 @@ type stamp struct {
 	inode    uint64
 }
 
-func (f *files) name() string { return f.cert }
+func (f *files) kind() string { return FromFile }
+func (f *files) name() string { return f.Cert }
 
 // errExpired is a renewal that is over already.
 var errExpired = errors.New("it has expired")
@@ -31,7 +32,7 @@ var errExpired = errors.New("it has expired")
 func (f *files) load(current *tls.Certificate, now time.Time) (*tls.Certificate, error) {
 	var state [2]stamp
 	var text [2][]byte
-	for i, name := range []string{f.cert, f.key} {
+	for i, name := range []string{f.Cert, f.Key} {
 		var err error
 		if state[i], err = stampOf(name); err != nil {
 			return nil, err
@@ -40,7 +41,7 @@ func (f *files) load(current *tls.Certificate, now time.Time) (*tls.Certificate,
 	if current != nil && state == f.loaded {
 		return current, nil
 	}
-	for i, name := range []string{f.cert, f.key} {
+	for i, name := range []string{f.Cert, f.Key} {
 		var err error
 		if text[i], err = readFile(name); err != nil {
 			return nil, err
@@ -48,10 +49,10 @@ func (f *files) load(current *tls.Certificate, now time.Time) (*tls.Certificate,
 	}
 	c, err := pair(text[0], text[1])
 	if err != nil {
-		return nil, fmt.Errorf("%s with %s: %w", f.cert, f.key, err)
+		return nil, fmt.Errorf("%s with %s: %w", f.Cert, f.Key, err)
 	}
 	if current != nil && now.After(c.Leaf.NotAfter) && c.Leaf.NotAfter.Before(current.Leaf.NotAfter) {
-		return nil, fmt.Errorf("%s: %w", f.cert, errExpired)
+		return nil, fmt.Errorf("%s: %w", f.Cert, errExpired)
 	}
 	f.loaded = state
 	return c, nil

@@ -40,6 +40,7 @@ type selfSigned struct {
 	log      *slog.Logger
 }
 
+func (s *selfSigned) kind() string { return FromSelfSigned }
 func (s *selfSigned) name() string { return filepath.Join(s.dir, "self-signed.pem") }
 
 func (s *selfSigned) load(current *tls.Certificate, now time.Time) (*tls.Certificate, error) {
@@ -99,7 +100,7 @@ func (s *selfSigned) remake(key crypto.Signer, now time.Time) (*tls.Certificate,
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for %s: %w", s.hostname, err)
 	}
-	if err := s.write(text); err != nil {
+	if err := writeFile(s.name(), text); err != nil {
 		return nil, err
 	}
 	return pair(text, text)
@@ -134,32 +135,4 @@ func (s *selfSigned) encode(key crypto.Signer, now time.Time) ([]byte, error) {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
 	return append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...), nil
-}
-
-// write puts text in the place of the file, so that a crash leaves the old or the new one whole.
-func (s *selfSigned) write(text []byte) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(s.dir, ".self-signed-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	defer temp.Close()
-	if _, err := temp.Write(text); err != nil {
-		return err
-	}
-	if err := temp.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), s.name()); err != nil {
-		return err
-	}
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

@@ -114,8 +114,11 @@ func (s *stage) start() error {
 
 func about() admin.About {
 	return admin.About{Version: "1.0-test", Hostname: "mail.office.example", Config: "relayd.toml", MinFreeDisk: 1,
-		Listeners:    []admin.Address{{Service: "smtp", Address: "127.0.0.1:25"}},
-		Certificates: []admin.Certificate{{Name: "mail.office.example", Expires: time.Now().Add(90*24*time.Hour + time.Hour), SelfSigned: true}}}
+		Listeners: []admin.Address{{Service: "smtp", Address: "127.0.0.1:25"}},
+		Certificates: []admin.Certificate{
+			{Names: []string{"mail.office.example"}, Expires: time.Now().Add(90*24*time.Hour + time.Hour), SelfSigned: true},
+			{Names: []string{"pop.office.example", "www.office.example"}, From: "/etc/pop.pem", Expires: time.Now().Add(-time.Hour), Problem: "/etc/pop.pem: garbage"},
+			{Names: []string{"mx.office.example"}, From: "acme", Problem: "unauthorized"}}}
 }
 
 // reload works the first time only.

@@ -80,13 +80,30 @@ func diskFloor(st admin.Status) string {
 }
 
 func (a *app) describeCertificate(c admin.Certificate) string {
-	s := c.Name
+	s := strings.Join(c.Names, " ")
+	if s == "" {
+		s = "of no name"
+	}
 	if c.SelfSigned {
 		s += ", self-signed"
+	} else if c.From != "" {
+		s += ", from " + c.From
 	}
 	left := c.Expires.Sub(a.Now())
-	if left <= 0 {
-		return s + ", expired " + c.Expires.Local().Format("2006-01-02")
+	switch {
+	case c.Expires.IsZero():
+		s += ", not there yet"
+	case left <= 0:
+		s += ", expired " + c.Expires.Local().Format("2006-01-02")
+	default:
+		s += ", good until " + c.Expires.Local().Format("2006-01-02") + " (" + span(left) + ")"
 	}
-	return s + ", good until " + c.Expires.Local().Format("2006-01-02") + " (" + span(left) + ")"
+	switch {
+	case c.Problem == "":
+	case c.Expires.IsZero():
+		s += ": " + c.Problem
+	default:
+		s += "; its renewal failed: " + c.Problem
+	}
+	return s
 }
