@@ -83,6 +83,8 @@ var homes = map[string][]string{
 	"github.com/prometheus/client_golang": {"relay/admin"},
 	"golang.org/x/crypto":                 {"relay/users", "relay/certs"},          // hashes; ACME
 	"golang.org/x/net":                    {"relay", "relay/admin", "relay/certs"}, // idna; netutil
+	"github.com/xdg-go/scram":             {"relay/users"},
+	"github.com/xdg-go/stringprep":        {"relay/users"}, // scram brings it
 	"golang.org/x/text":                   {"config", "delivery/maildir", "relay/users"},
 	"golang.org/x/sys":                    nil, // next to the standard library: anybody
 	"golang.org/x/sync":                   nil,
@@ -100,6 +102,7 @@ var testHomes = map[string][]string{
 	"github.com/pelletier/go-toml/v2":  nil,
 	"github.com/emersion/go-smtp":      nil, // its client
 	"github.com/emersion/go-sasl":      nil,
+	"github.com/xdg-go/scram":          nil, // its client
 	"github.com/coreos/go-systemd/v22": {"cmd/relayd"},
 }
 

@@ -19,3 +19,8 @@ func (s *Store) Mistake() {
 	defer s.mu.Unlock()
 	s.stamp, _, _ = stampOf(s.path)
 }
+
+// Hash is a hash of the password as it stands, as other programs make it.
+func Hash(password string) string {
+	return hashPassword(password, Params{Memory: 64, Time: 1, Threads: 1})
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -70,11 +71,16 @@ type user struct {
 
 // table is one reading of the file, never changed afterwards.
 type table struct {
-	users  map[relay.Address]*user
-	bare   map[string][]*user // by local part
-	usable []*user            // those with a verifier, in the order of the file
-	broken []brokenLine
+	users   map[relay.Address]*user
+	bare    map[string][]*user // by local part
+	usable  []*user            // those with a verifier, in the order of the file
+	kinds   []kind             // of SCRAM verifiers, each once
+	domains map[relay.Domain]bool
+	broken  []brokenLine
 }
+
+// maxKinds bounds what a stranger's name costs; an office has one or two.
+const maxKinds = 16
 
 type brokenLine struct {
 	number int
@@ -83,7 +89,7 @@ type brokenLine struct {
 
 // newTable reads the lines. Like Dovecot it takes the first of several lines of one name.
 func newTable(data []byte) *table {
-	t := &table{users: map[relay.Address]*user{}, bare: map[string][]*user{}}
+	t := &table{users: map[relay.Address]*user{}, bare: map[string][]*user{}, domains: map[relay.Domain]bool{}}
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
@@ -99,8 +105,12 @@ func newTable(data []byte) *table {
 		}
 		t.users[u.address] = u
 		t.bare[u.address.Local] = append(t.bare[u.address.Local], u)
+		t.domains[u.address.Domain] = true
 		if u.verifier != nil {
 			t.usable = append(t.usable, u)
+		}
+		if v, ok := u.verifier.(scramVerifier); ok && !slices.Contains(t.kinds, v.kind) && len(t.kinds) < maxKinds {
+			t.kinds = append(t.kinds, v.kind)
 		}
 	}
 	return t

@@ -82,6 +82,9 @@ func parseHash(field string) (scheme string, v verifier, err error) {
 	case strings.HasPrefix(hash, "$2") && (scheme == "" || scheme == "BLF-CRYPT" || scheme == "CRYPT"):
 		v, err = parseBcrypt(hash)
 		return "BLF-CRYPT", v, err
+	case scheme == SchemeScram:
+		v, err = parseScram(hash)
+		return scheme, v, err
 	case scheme == "ARGON2ID" || scheme == "BLF-CRYPT":
 		return scheme, nil, errMalformed
 	}

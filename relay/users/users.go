@@ -57,6 +57,9 @@ type Store struct {
 	gate     *gate
 	memory   *memory
 	throttle *throttle
+	secret   func() []byte // of made-up salts
+
+	iterations int // of new SCRAM verifiers
 
 	computed atomic.Int64 // passwords, right or wrong
 
@@ -77,6 +80,9 @@ func WithLog(log *slog.Logger) Option { return func(s *Store) { s.log = log } }
 // WithParams sets what a new password costs. Tests make it cheap.
 func WithParams(p Params) Option { return func(s *Store) { s.params = p } }
 
+// WithIterations sets what a new SCRAM verifier costs. Tests make it cheap.
+func WithIterations(n int) Option { return func(s *Store) { s.iterations = n } }
+
 // WithTrusted says which clients are never refused as a whole: behind them are many people of ours.
 func WithTrusted(trusted func(client netip.Addr) bool) Option {
 	return func(s *Store) { s.throttle.trusted = trusted }
@@ -90,7 +96,8 @@ func Open(path string, opts ...Option) (*Store, error) {
 		path = real
 	}
 	s := &Store{path: path, log: slog.New(slog.DiscardHandler), params: DefaultParams,
-		gate: newGate(), memory: newMemory(), throttle: newThrottle(), table: newTable(nil)}
+		gate: newGate(), memory: newMemory(), throttle: newThrottle(), table: newTable(nil), iterations: scramIterations}
+	s.secret = sync.OnceValue(s.loadSecret)
 	for _, o := range opts {
 		o(s)
 	}
@@ -109,13 +116,17 @@ func (s *Store) Authenticate(ctx context.Context, name, password string, client 
 	if checkPassword(password) != nil {
 		return relay.Address{}, relay.ErrDenied
 	}
-	l := s.login(name, password, client)
+	return s.attempt(ctx, s.login(name, password, client), func(try *try) (bool, error) { return s.verdict(ctx, try) })
+}
+
+// attempt is one login that the throttle knows of; verdict says whether it is right.
+func (s *Store) attempt(ctx context.Context, l login, verdict func(*try) (bool, error)) (relay.Address, error) {
 	// Before the passwords remembered, too: a look at them is as good as a guess, and far cheaper.
 	try, err := s.throttle.begin(l)
 	if err != nil {
 		return relay.Address{}, err
 	}
-	right, err := s.verdict(ctx, try)
+	right, err := verdict(try)
 	switch {
 	case err != nil:
 		try.undecided()
@@ -182,7 +193,7 @@ func (s *Store) verdict(ctx context.Context, try *try) (right bool, err error) {
 		return true, nil
 	}
 	s.computed.Add(1)
-	if right = l.user.verifier.verify(l.password); !right || !l.known {
+	if right = l.user.verifies(l.password); !right || !l.known {
 		return false, nil
 	}
 	s.memory.add(l.proof)

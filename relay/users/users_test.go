@@ -422,7 +422,8 @@ func TestDovecotLines(t *testing.T) {
 		"ann@office.example:{ARGON2ID}$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc:5000:5000::/home/ann::userdb_mail=maildir:~/Maildir\n" +
 		"Bob@office.example:{BLF-CRYPT}$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW::::::\r\n" +
 		"carol@office.example:{CRYPT}$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n" +
-		"dave@office.example:{SCRAM-SHA-256}4096,abc,def,ghi\n"
+		"dave@office.example:{SCRAM-SHA-256}4096,abc,def,ghi\n" +
+		"eve@office.example:" + doveadmScram + "\n"
 	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -436,7 +437,7 @@ func TestDovecotLines(t *testing.T) {
 	}{
 		{"ann", "password", true}, {"ann", "passwore", false},
 		{"bob", "U*U", true}, {"bob", "U*V", false}, {"carol", "U*U", true},
-		{"dave", "4096", false},
+		{"dave", "4096", false}, {"eve", "pass wörd", true}, {"eve", "pass word", false},
 	} {
 		if _, ok := login(t, s, c.name, c.password); ok != c.want {
 			t.Errorf("%s %s: %v", c.name, c.password, ok)
@@ -450,7 +451,8 @@ func TestDovecotLines(t *testing.T) {
 		{Address: address(t, "ann@office.example"), Scheme: "ARGON2ID"},
 		{Address: address(t, "bob@office.example"), Scheme: "BLF-CRYPT"},
 		{Address: address(t, "carol@office.example"), Scheme: "BLF-CRYPT"},
-		{Address: address(t, "dave@office.example"), Scheme: "SCRAM-SHA-256", Problem: "the password scheme is not known here"},
+		{Address: address(t, "dave@office.example"), Scheme: "SCRAM-SHA-256", Problem: "the password hash is malformed"},
+		{Address: address(t, "eve@office.example"), Scheme: "SCRAM-SHA-256"},
 	}
 	if diff := cmp.Diff(want, list); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
