@@ -47,7 +47,15 @@ func (s *session) apop(_ context.Context, _ string) { s.wrong(none, textNoAPOP) 
 // login checks the password and opens the maildrop.
 func (s *session) login(ctx context.Context, name, password string) {
 	mailbox, err := s.server.cfg.Auth.Authenticate(ctx, name, password, s.client.Addr())
+	s.enter(ctx, name, mailbox, err)
+}
+
+// enter opens the maildrop of a login, or says what err made of it.
+func (s *session) enter(ctx context.Context, name string, mailbox relay.Address, err error) {
 	switch {
+	case errors.Is(err, relay.ErrLoginSyntax):
+		s.wrong(none, textLoginSyntax)
+		return
 	case errors.Is(err, relay.ErrDenied):
 		s.denied(ctx, name)
 		return

@@ -276,7 +276,7 @@ func (s *session) capa(_ context.Context, _ string) {
 	s.ok(textCapabilities)
 	s.writeString("TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nUTF8 USER\r\nLANG\r\n")
 	if s.mayLogin() {
-		s.writeString("USER\r\nSASL " + mechanismNames() + "\r\n")
+		s.writeString("USER\r\nSASL " + s.mechanismNames() + "\r\n")
 	}
 	if d := s.server.cfg.Delay; d != nil {
 		s.writeString("LOGIN-DELAY " + strconv.FormatInt(seconds(d.least), 10) + "\r\n")

@@ -69,8 +69,8 @@ var (
 	textCancelled = phrase{"cancelled", "abgebrochen", "annulé", "cancelado", "中止しました"}
 	textBase64    = phrase{"that is not base 64", "das ist nicht Base64", "ce n'est pas de la base 64",
 		"eso no es base 64", "Base64ではありません"}
-	textPlainSyntax = phrase{"that is not a PLAIN response", "das ist keine Antwort nach PLAIN", "ce n'est pas une réponse PLAIN",
-		"eso no es una respuesta PLAIN", "PLAINの応答ではありません"}
+	textLoginSyntax = phrase{"that is not how this mechanism goes", "so geht dieses Verfahren nicht", "ce mécanisme ne fonctionne pas ainsi",
+		"este mecanismo no funciona así", "この認証方式の応答ではありません"}
 	textDenied = phrase{"the name or the password is wrong", "Name oder Passwort ist falsch", "le nom ou le mot de passe est faux",
 		"el nombre o la contraseña es incorrecto", "名前かパスワードが違います"}
 	textCannotCheck = phrase{"the password cannot be checked now, try again later",

@@ -43,7 +43,8 @@ var neighbours = map[string][]string{
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},
 	"relay/listen":     {},
-	"relay/smtpd":      {"relay/listen"},
+	"relay/sasl":       {},
+	"relay/smtpd":      {"relay/listen", "relay/sasl"},
 	"relay/intake":     {},
 	"relay/known":      {},
 	"relay/users":      {},
@@ -57,7 +58,7 @@ var neighbours = map[string][]string{
 	"delivery/maildir": {},
 	"delivery/mx":      {},
 	"delivery/dsn":     {},
-	"pop3":             {"relay/listen"},
+	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config"},

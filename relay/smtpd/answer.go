@@ -116,9 +116,10 @@ func (g *guard) greeting() relay.Reply {
 		lines = append(lines, "STARTTLS")
 	}
 	if g.mayLogIn() {
-		lines = append(lines, "AUTH PLAIN LOGIN")
+		names := strings.Join(g.logins().Mechanisms(), " ")
+		lines = append(lines, "AUTH "+names)
 		if g.set.profile.Lenient {
-			lines = append(lines, "AUTH=PLAIN LOGIN") // what was written before RFC 2554 looks for
+			lines = append(lines, "AUTH="+names) // what was written before RFC 2554 looks for
 		}
 	}
 	return relay.Reply{Code: 250, Text: strings.Join(lines, "\n")}
@@ -126,7 +127,13 @@ func (g *guard) greeting() relay.Reply {
 
 // mayLogIn says whether AUTH is offered: never where others could listen.
 func (g *guard) mayLogIn() bool {
-	return g.takesLogins() && (g.secure != nil || g.set.profile.PlaintextAuth) && g.user == ""
+	return g.takesLogins() && g.hidden() && g.user == ""
+}
+
+// hidden says whether a password may cross the line: under TLS, or where the operator says so.
+func (g *guard) hidden() bool {
+	p := &g.set.profile
+	return g.secure != nil || p.PlaintextAuth || p.PlaintextFrom != nil && p.PlaintextFrom(g.peer.client.Addr())
 }
 
 func (g *guard) takesLogins() bool { return g.srv.auth != nil && !g.set.profile.NoLogin }

@@ -1,54 +1,55 @@
 package smtpd
 
 import (
+	"context"
 	"errors"
-	"strings"
-
-	"github.com/emersion/go-sasl"
+	"net/netip"
 
 	"relayd/relay"
+	"relayd/relay/sasl"
 )
 
-// logIn asks the Authenticator; on success the rest of the session is the user's.
-func (g *guard) logIn(name, password string) error {
+// logins are the mechanisms as they are on this connection now.
+func (g *guard) logins() sasl.Session {
+	auth := g.srv.auth
 	if g.set.profile.Lenient {
-		name, password = trimmed(name), trimmed(password)
+		auth = lenientClerk{auth}
 	}
-	if strings.ContainsRune(name, 0) || strings.ContainsRune(password, 0) {
-		return relay.ErrDenied
-	}
-	who, err := g.srv.auth.Authenticate(g.srv.ctx, name, password, g.peer.client.Addr())
-	if err != nil {
-		return err
-	}
-	g.user = who.String()
-	return nil
+	return sasl.Session{Auth: auth, Client: g.peer.client.Addr(), TLS: g.secure}
+}
+
+// lenientClerk hides what careless programs encode along with name and password, and SCRAM, which
+// forgives nothing.
+type lenientClerk struct{ strict relay.Authenticator }
+
+// Authenticate implements relay.Authenticator.
+func (l lenientClerk) Authenticate(ctx context.Context, name, password string, client netip.Addr) (relay.Address, error) {
+	return l.strict.Authenticate(ctx, trimmed(name), trimmed(password), client)
 }
 
 // exchange runs a SASL mechanism for go-smtp and gives its outcome the right reply (RFC 4954 §6).
 type exchange struct {
-	g    *guard
-	mech sasl.Server
+	g     *guard
+	login *sasl.Exchange
 }
 
-// Next implements sasl.Server.
+// Next implements the Server of go-sasl. On success the rest of the session is the user's.
 func (x *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
-	challenge, done, err = x.mech.Next(response)
+	challenge, done, err = x.login.Next(x.g.srv.ctx, response)
 	switch {
 	case err == nil && done:
-		x.g.answer = &replyLoggedIn
+		x.g.user, x.g.answer = x.login.Who().String(), &replyLoggedIn
 		return nil, true, nil
 	case err == nil:
 		return challenge, false, nil
 	}
-	r := x.g.loginRefusal(err, done)
+	r := x.g.loginRefusal(err)
 	x.g.answer = &r
 	return nil, false, engineError(r)
 }
 
 // loginRefusal tells wrong credentials from trouble of our own and from a malformed exchange.
-// asked says that the mechanism got as far as asking.
-func (g *guard) loginRefusal(err error, asked bool) relay.Reply {
+func (g *guard) loginRefusal(err error) relay.Reply {
 	r := say(454, "4.7.0", "logging in does not work at the moment, please try again later")
 	f, isFailure := errors.AsType[*relay.Failure](err)
 	switch {
@@ -60,7 +61,7 @@ func (g *guard) loginRefusal(err error, asked bool) relay.Reply {
 		// Such as the refusal of somebody who guesses: who goes on asking is sent away.
 		g.failures++
 		r, _ = replyTo(f)
-	case !asked:
+	case errors.Is(err, relay.ErrLoginSyntax):
 		g.failures++
 		return replyBadAuth
 	default:
@@ -68,26 +69,4 @@ func (g *guard) loginRefusal(err error, asked bool) relay.Reply {
 	}
 	g.log.Info("refused", "client", g.peer.client, "helo", g.peer.helo, "code", r.Code, "reason", "login")
 	return r
-}
-
-// loginServer is the server side of the LOGIN mechanism, which go-sasl lacks: name and password
-// each asked for in turn (draft-murchison-sasl-login).
-type loginServer struct {
-	check    func(name, password string) error
-	name     string
-	haveName bool
-	asked    bool
-}
-
-// Next implements sasl.Server.
-func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
-	switch {
-	case response == nil && !l.asked:
-		l.asked = true
-		return []byte("Username:"), false, nil
-	case !l.haveName:
-		l.name, l.haveName = string(response), true
-		return []byte("Password:"), false, nil
-	}
-	return nil, true, l.check(l.name, string(response))
 }

@@ -250,19 +250,25 @@ func (g *guard) handleAuth(arg string) {
 	case !g.takesLogins():
 		g.because("tried to log in, and logins are off here")
 		g.complain(replyNotHere)
-	case g.secure == nil && !g.set.profile.PlaintextAuth:
+	case !g.hidden():
 		g.because("tried to log in without TLS")
 		g.complain(say(538, "5.7.11", "log in after STARTTLS only: others could read the password"))
 	case g.user != "":
 		g.complain(say(503, "5.5.1", "you are logged in already"))
-	case mech != "PLAIN" && mech != "LOGIN":
-		g.because("used AUTH %s: PLAIN and LOGIN are what there is", printable(mech[:min(len(mech), 20)]))
-		g.complain(say(504, "5.5.4", "AUTH takes PLAIN or LOGIN here"))
 	case !isBase64(initial) && initial != "=":
 		g.complain(replyBadAuth)
 	default:
-		g.pass(verbAUTH, strings.TrimSpace("AUTH "+mech+" "+initial)+"\r\n")
+		g.startLogin(mech, initial)
 	}
+}
+
+func (g *guard) startLogin(mech, initial string) {
+	if g.login = g.logins().Start(mech); g.login == nil {
+		g.because("used AUTH %s: PLAIN and LOGIN are what there is", printable(mech[:min(len(mech), 20)]))
+		g.complain(say(504, "5.5.4", "AUTH takes one of "+strings.Join(g.logins().Mechanisms(), " ")+" here"))
+		return
+	}
+	g.pass(verbAUTH, strings.TrimSpace("AUTH "+mech+" "+initial)+"\r\n")
 }
 
 // authData passes on an answer to go-smtp's challenge.

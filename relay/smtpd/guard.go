@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/sasl"
 )
 
 // guard is the net.Conn that go-smtp sees instead of the client. All its methods but stop and
@@ -25,6 +26,7 @@ type guard struct {
 
 	hello    verb // EHLO or HELO, empty before
 	user     string
+	login    *sasl.Exchange // of the AUTH command in flight
 	secure   *tls.ConnectionState
 	mail     mailCommand   // of the MAIL command in flight
 	rcpt     relay.Address // of the RCPT command in flight

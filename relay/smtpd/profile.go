@@ -21,6 +21,9 @@ type Profile struct {
 	Lenient bool
 	// NoLogin takes AUTH away; PlaintextAuth allows it without TLS.
 	NoLogin, PlaintextAuth bool
+	// PlaintextFrom says from where AUTH is allowed without TLS; nil: from nowhere. Others are not
+	// told of it.
+	PlaintextFrom func(netip.Addr) bool
 	// LettersPerHour bounds what one address may send; 0: no bound. It needs Devices.
 	LettersPerHour int
 	// Devices, unless nil, is told what becomes of every client.

@@ -148,14 +148,6 @@ func (s *session) Logout() error {
 func (s *session) AuthMechanisms() []string { return nil }
 
 // Auth implements smtp.AuthSession.
-func (s *session) Auth(mech string) (sasl.Server, error) {
-	if mech == sasl.Login {
-		return &exchange{g: s.g, mech: &loginServer{check: s.g.logIn}}, nil
-	}
-	return &exchange{g: s.g, mech: sasl.NewPlainServer(func(identity, name, password string) error {
-		if identity != "" && identity != name {
-			return relay.ErrDenied
-		}
-		return s.g.logIn(name, password)
-	})}, nil
+func (s *session) Auth(string) (sasl.Server, error) {
+	return &exchange{g: s.g, login: s.g.login}, nil
 }

@@ -160,7 +160,7 @@ func TestScramStays(t *testing.T) {
 // long as a real one, the same each time and for each spelling of a name, even after a restart.
 func TestScramHidesWhoExists(t *testing.T) {
 	t.Parallel()
-	s, path := open(t, "old@office.example", "old2@branch.example")
+	_, path := open(t, "old@office.example", "old2@branch.example")
 	s, err := users.Open(path, cheap, quick)
 	if err != nil {
 		t.Fatal(err)
@@ -319,7 +319,7 @@ func TestScramUnfinished(t *testing.T) {
 func TestSpellings(t *testing.T) {
 	t.Parallel()
 	const composed, decomposed = "caf\u00e9 \u00fc", "cafe\u0301\u00a0u\u0308"
-	s, path := open(t)
+	path := filepath.Join(t.TempDir(), "users")
 	s, err := users.Open(path, cheap, quick)
 	if err != nil {
 		t.Fatal(err)
