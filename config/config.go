@@ -171,7 +171,8 @@ type SMTP struct {
 
 // Submission says how letters of our own people are taken.
 type Submission struct {
-	HideClient bool // Received does not tell the writer's address
+	HideClient    bool // Received does not tell the writer's address
+	PlaintextAuth bool // clients in TrustNetworks may log in without TLS
 }
 
 // POP3 says how the POP3 listeners behave.
@@ -179,6 +180,8 @@ type POP3 struct {
 	IdleTimeout time.Duration // RFC 1939 §3 wants 10 minutes or more
 	LoginDelay  time.Duration // between two logins to a mailbox (RFC 2449 §6.5); 0: none
 	Language    string        // of a client that asks for LANG *: en, de, fr, es or ja (RFC 6856 §3)
+
+	PlaintextAuth bool // clients in TrustNetworks may log in without TLS
 }
 
 // The values of Log.Format.

@@ -102,6 +102,7 @@ send_as = ["Info@office.example", "*@Büro.example"]
 send_as_any = true
 [submission]
 hide_client = true
+plaintext_auth = true
 [trust]
 networks = ["192.168.1.7", "fd00::/8", "::ffff:10.0.0.0/104"]
 [tls]
@@ -155,7 +156,7 @@ via = "Smart.Example:25"
 		{Local: "ann", Domain: "office.example"}: {SendAs: []relay.Address{{Local: "info", Domain: "office.example"}, {Local: "*", Domain: "xn--bro-hoa.example"}}},
 		{Local: "bob", Domain: "office.example"}: {SendAsAny: true},
 	}
-	want.Submission.HideClient = true
+	want.Submission = config.Submission{HideClient: true, PlaintextAuth: true}
 	want.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"),
 		netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	want.TLSCert, want.TLSKey = "/etc/relayd/tls/cert.pem", "/keys/key.pem"

@@ -62,15 +62,15 @@ func (r *reader) config(root *table, c *Config) {
 	r.smtp(s.sub("smtp"), &c.SMTP)
 	r.domains(s, c)
 	r.users(s, c)
-	one(s.sub("submission"), "hide_client", &c.Submission.HideClient, readBool)
 	r.trust(s.sub("trust"), c)
+	r.submission(s.sub("submission"), c)
 	r.tls(s.sub("tls"), c, folder)
 	servers, _ := many(s.sub("dns"), "servers", readServer)
 	c.DNSServers = whats(servers)
 	r.limits(s.sub("limits"), &c.Limits)
 	r.queue(s.sub("queue"), &c.Queue)
 	r.outbound(s.sub("outbound"), &c.Outbound)
-	r.pop3(s.sub("pop3"), &c.POP3)
+	r.pop3(s.sub("pop3"), c)
 	r.log(s.sub("log"), &c.Log)
 	r.routes(s, c)
 }
@@ -107,10 +107,24 @@ func (r *reader) smtp(s section, c *SMTP) {
 	one(s, "recipient_delimiter", &c.RecipientDelimiter, readDelimiter)
 }
 
-func (r *reader) pop3(s section, c *POP3) {
-	one(s, "idle_timeout", &c.IdleTimeout, readDuration)
-	one(s, "login_delay", &c.LoginDelay, readDelay)
-	one(s, "language", &c.Language, readWord("en", "de", "fr", "es", "ja"))
+func (r *reader) submission(s section, c *Config) {
+	one(s, "hide_client", &c.Submission.HideClient, readBool)
+	r.plaintextAuth(s, &c.Submission.PlaintextAuth, c)
+}
+
+func (r *reader) pop3(s section, c *Config) {
+	one(s, "idle_timeout", &c.POP3.IdleTimeout, readDuration)
+	one(s, "login_delay", &c.POP3.LoginDelay, readDelay)
+	one(s, "language", &c.POP3.Language, readWord("en", "de", "fr", "es", "ja"))
+	r.plaintextAuth(s, &c.POP3.PlaintextAuth, c)
+}
+
+// plaintextAuth wants to know whose line is so short that nobody can listen.
+func (r *reader) plaintextAuth(s section, dst *bool, c *Config) {
+	if at, ok := one(s, "plaintext_auth", dst, readBool); ok && *dst && len(c.TrustNetworks) == 0 {
+		r.complain(at, wrong(`name the networks, such as [trust] networks = ["192.168.1.0/24"], or leave the line out`,
+			"plaintext_auth lets clients in trust.networks log in without TLS, and there are none"))
+	}
 }
 
 func (r *reader) trust(s section, c *Config) {

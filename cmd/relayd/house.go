@@ -113,7 +113,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.plaintextOK)); err != nil {
+	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.ours)); err != nil {
 		return err
 	}
 	if h.dns, err = resolver.New(cfg.DNSServers); err != nil {

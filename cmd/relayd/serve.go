@@ -118,8 +118,8 @@ func (h *house) reload(context.Context) error {
 	h.cfg.Store(next)
 	h.level.Set(next.Log.Level)
 	h.setIntake(next)
-	for _, s := range h.smtp {
-		s.Reload(h.smtpConfig(next))
+	for service, s := range h.smtp {
+		s.Reload(h.smtpConfig(next, service))
 	}
 	h.queue.SetSchedule(schedule(next))
 	h.client.SetRoutes(paths)

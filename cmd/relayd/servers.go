@@ -18,7 +18,7 @@ func (h *house) smtpServers(cfg *config.Config, dns relay.Resolver) map[string]*
 	gate := smtpd.NewGate()
 	servers := map[string]*smtpd.Server{}
 	for _, service := range []string{"smtp", "submission", "submissions"} {
-		c := h.smtpConfig(cfg)
+		c := h.smtpConfig(cfg, service)
 		c.Hostname, c.Service, c.Accept, c.Resolver, c.Gate, c.Log = cfg.Hostname, service, h.intake, dns, gate, h.log
 		c.ImplicitTLS = service == "submissions"
 		if service != "smtp" {
@@ -30,9 +30,9 @@ func (h *house) smtpServers(cfg *config.Config, dns relay.Resolver) map[string]*
 }
 
 // smtpConfig is the part of the SMTP servers' configuration that a reload changes.
-func (h *house) smtpConfig(cfg *config.Config) smtpd.Config {
+func (h *house) smtpConfig(cfg *config.Config, service string) smtpd.Config {
 	l := cfg.Limits
-	return smtpd.Config{
+	c := smtpd.Config{
 		TLS: h.certs.ServerConfig(), BareNewline: cfg.SMTP.BareNewline, Trusted: h.trusted,
 		Limits: smtpd.Limits{
 			CommandLine: l.CommandLine, MessageSize: l.MessageSize, Recipients: l.Recipients, Errors: l.Errors,
@@ -40,6 +40,10 @@ func (h *house) smtpConfig(cfg *config.Config) smtpd.Config {
 			CommandTimeout: l.CommandTimeout, DataTimeout: l.DataTimeout, SessionTimeout: l.SessionTimeout, MinRate: l.MinRate,
 		},
 	}
+	if service == "submission" {
+		c.Profile.PlaintextFrom = h.plaintextSubmission
+	}
+	return c
 }
 
 func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*pop3.Server {
@@ -55,7 +59,7 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 				}
 				return drop, nil
 			},
-			PlaintextOK: h.plaintextOK, Delay: delay, Language: cfg.POP3.Language,
+			PlaintextOK: h.plaintextPOP3, Delay: delay, Language: cfg.POP3.Language,
 			Limits: pop3.Limits{
 				Connections: cfg.Limits.POP3Connections, PerAddress: cfg.Limits.POP3PerAddress, IdleTimeout: cfg.POP3.IdleTimeout,
 			},
@@ -64,11 +68,18 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 	return servers
 }
 
-// plaintextOK says whether a password may cross the line unencrypted: on this machine, and from
-// networks the operator trusts.
-func (h *house) plaintextOK(client netip.Addr) bool {
-	return client.Unmap().IsLoopback() || h.trusted(client)
+// plaintextSubmission says from where a password may cross the line unencrypted to submission.
+func (h *house) plaintextSubmission(client netip.Addr) bool {
+	return h.config().Submission.PlaintextAuth && h.trusted(client)
 }
+
+// plaintextPOP3 says so of POP3. Nobody can listen on a line that does not leave this machine.
+func (h *house) plaintextPOP3(client netip.Addr) bool {
+	return client.Unmap().IsLoopback() || h.config().POP3.PlaintextAuth && h.trusted(client)
+}
+
+// ours says whether behind a client may be many people of ours.
+func (h *house) ours(client netip.Addr) bool { return client.Unmap().IsLoopback() || h.trusted(client) }
 
 // isSelfName says whether a mail exchanger is us by its name.
 func (h *house) isSelfName(name relay.Domain) bool {

@@ -74,3 +74,27 @@ func TestIsSelf(t *testing.T) {
 		}
 	}
 }
+
+// A password crosses the line without TLS where the config says so, from trusted networks alone;
+// POP3 takes one from this machine, too.
+func TestPlaintextAuth(t *testing.T) {
+	t.Parallel()
+	trusted, stranger, local := netip.MustParseAddr("192.168.1.5"), netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("::1")
+	for _, allowed := range []bool{false, true} {
+		cfg := config.Default()
+		cfg.TrustNetworks = []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}
+		cfg.Submission.PlaintextAuth, cfg.POP3.PlaintextAuth = allowed, allowed
+		h := houseAt(cfg)
+		for _, c := range []struct {
+			client           netip.Addr
+			submission, pop3 bool
+		}{{trusted, allowed, allowed}, {stranger, false, false}, {local, false, true}} {
+			if got := h.plaintextSubmission(c.client); got != c.submission {
+				t.Errorf("submission from %v: %v", c.client, got)
+			}
+			if got := h.plaintextPOP3(c.client); got != c.pop3 {
+				t.Errorf("pop3 from %v: %v", c.client, got)
+			}
+		}
+	}
+}

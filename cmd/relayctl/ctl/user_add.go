@@ -9,7 +9,7 @@ import (
 )
 
 func (a *app) userAdd() *cobra.Command {
-	var stdin bool
+	var stdin, scram bool
 	cmd := &cobra.Command{
 		Use: "add ADDRESS", Short: "Add a user",
 		Example: "  relayctl user add ann@office.example\n  pass mail/ann | relayctl user add ann@office.example --password-stdin",
@@ -33,13 +33,18 @@ func (a *app) userAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := store.Add(cmd.Context(), user, password); err != nil {
+			scheme := users.SchemeArgon2
+			if scram {
+				scheme = users.SchemeScram
+			}
+			if err := store.AddAs(cmd.Context(), user, password, scheme); err != nil {
 				return userFailed(err, user)
 			}
 			return a.userDone("add", "added "+user.String(), user)
 		},
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from the first line of standard input")
+	cmd.Flags().BoolVar(&scram, "scram", false, "keep it as a SCRAM-SHA-256 verifier; see relayctl help user passwd")
 	return cmd
 }
 

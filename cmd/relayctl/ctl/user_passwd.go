@@ -1,16 +1,39 @@
 package ctl
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
+	"relayd/relay"
 	"relayd/relay/users"
 )
 
+const passwdLong = `passwd changes a user's password. It is kept as the last one was, unless told otherwise:
+
+--argon2id    a hash that is hard to guess even for who steals the file; logins send the password
+              under TLS (PLAIN, LOGIN, USER). This is how user add keeps it
+--scram       a SCRAM-SHA-256 verifier: programs that can prove that they know the password without
+              sending it (msmtp, mpop, gsasl); the others log in as before
+
+As soon as one user has a verifier, SCRAM-SHA-256 is offered to all programs. One that picks it by
+itself then fails for users without: give them one, too, or set the program to PLAIN.`
+
+// setAs is a Store's SetPassword with a scheme.
+func setAs(store *users.Store, scheme string) func(context.Context, relay.Address, string) error {
+	return func(ctx context.Context, user relay.Address, password string) error {
+		return store.SetPasswordAs(ctx, user, password, scheme)
+	}
+}
+
 func (a *app) userPasswd() *cobra.Command {
-	var stdin bool
+	var stdin, scram, argon bool
 	cmd := &cobra.Command{
-		Use: "passwd ADDRESS", Short: "Change a user's password", Args: wants(false, "an ADDRESS"),
+		Use: "passwd ADDRESS", Short: "Change a user's password", Long: passwdLong, Args: wants(false, "an ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if scram && argon {
+				return usage("a verifier takes passwords, too", "--scram and --argon2id exclude each other")
+			}
 			store, cfg, err := a.openUsers(false)
 			if err != nil {
 				return err
@@ -27,12 +50,21 @@ func (a *app) userPasswd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := store.SetPassword(cmd.Context(), user, password); err != nil {
+			set := store.SetPassword
+			switch {
+			case scram:
+				set = setAs(store, users.SchemeScram)
+			case argon:
+				set = setAs(store, users.SchemeArgon2)
+			}
+			if err := set(cmd.Context(), user, password); err != nil {
 				return userFailed(err, user)
 			}
 			return a.userDone("passwd", "changed the password of "+user.String(), user)
 		},
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from the first line of standard input")
+	cmd.Flags().BoolVar(&scram, "scram", false, "keep it as a SCRAM-SHA-256 verifier")
+	cmd.Flags().BoolVar(&argon, "argon2id", false, "keep it as an argon2id hash")
 	return cmd
 }
