@@ -105,6 +105,9 @@ type UserConfig struct {
 	// everybody of a domain.
 	SendAs    []relay.Address
 	SendAsAny bool // as anybody at all
+
+	RecipientsHour int // instead of Limits.UserRecipientsHour; 0: that
+	RecipientsDay  int
 }
 
 // Limits bound what one stranger, or all of them together, may cost us. Everything is positive.
@@ -121,6 +124,8 @@ type Limits struct {
 	MinRate               int64         // octets a second a letter must keep up on average
 	ReceivedFields        int           // more of them in one letter is a loop
 	MinFreeDisk           DiskFloor     // less free space than this: no new mail, 452 4.3.1
+	UserRecipientsHour    int           // elsewhere, of one login within an hour; its letters are held beyond
+	UserRecipientsDay     int           // the same within a day
 	POP3Connections       int
 	POP3PerAddress        int
 }
@@ -237,6 +242,8 @@ func Default() *Config {
 			MinRate:               500,
 			ReceivedFields:        100,
 			MinFreeDisk:           DiskFloor{Bytes: 250_000_000},
+			UserRecipientsHour:    500,
+			UserRecipientsDay:     2000,
 			POP3Connections:       1000,
 			POP3PerAddress:        50,
 		},

@@ -149,6 +149,11 @@ func (r *reader) limits(s section, l *Limits) {
 	one(s, "min_rate", &l.MinRate, readSize)
 	one(s, "received_fields", &l.ReceivedFields, readCount(1, 10_000))
 	one(s, "min_free_disk", &l.MinFreeDisk, readFloor)
+	one(s, "user_recipients_hour", &l.UserRecipientsHour, readCount(1, most))
+	at, _ := one(s, "user_recipients_day", &l.UserRecipientsDay, readCount(1, most))
+	if l.UserRecipientsDay < l.UserRecipientsHour {
+		r.warn(at, "", "user_recipients_day is %d, so user_recipients_hour, which is %d, is never reached", l.UserRecipientsDay, l.UserRecipientsHour)
+	}
 	one(s, "pop3_connections", &l.POP3Connections, readCount(1, most))
 	one(s, "pop3_connections_per_address", &l.POP3PerAddress, readCount(1, most))
 }

@@ -24,6 +24,7 @@ type Filter struct {
 	To        string
 	From      string
 	Domain    string
+	User      string        // who logged in to send it, exactly
 	OlderThan time.Duration // accepted at least so long ago
 	Held      *bool
 }
@@ -119,6 +120,9 @@ func (m *matcher) item(rec record) (Item, bool, error) {
 
 func (m *matcher) matches(it *Item) bool {
 	if m.Held != nil && *m.Held != it.Held {
+		return false
+	}
+	if m.User != "" && !strings.EqualFold(m.User, it.Origin.User) {
 		return false
 	}
 	if m.From != "" && !match(m.From, cmp.Or(it.From.String(), "<>"), true) {

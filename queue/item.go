@@ -14,7 +14,7 @@ type Item struct {
 	Domain         relay.Domain   `json:"domain"`
 	Attempts       int            `json:"attempts"` // attempts begun, the present one included
 	Next           time.Time      `json:"next"`     // when it is due (again)
-	Held           bool           `json:"held"`     // an operator keeps it from being taken
+	Held           bool           `json:"held"`     // an operator, or Hold, keeps it from being taken
 	Warned         bool           `json:"warned"`   // the sender has been told of the delay
 	Last           []relay.Result `json:"last"`     // the newest result of each pending recipient that has one
 	Done           []relay.Result `json:"done"`     // final results, of recipients no longer pending
@@ -79,6 +79,9 @@ func (it *Item) settle(results []relay.Result) bool {
 			it.Last = append(it.Last, r)
 		}
 	}
+	if !it.Held {
+		it.Hold = "" // whoever holds it next has another reason
+	}
 	return len(it.Rcpts) > 0
 }
 
@@ -89,7 +92,7 @@ func split(env relay.Envelope) []*Item {
 	for _, rc := range env.Rcpts {
 		it := byDomain[rc.Addr.Domain]
 		if it == nil {
-			it = &Item{Envelope: env, Domain: rc.Addr.Domain, Next: env.Accepted}
+			it = &Item{Envelope: env, Domain: rc.Addr.Domain, Next: env.Accepted, Held: env.Hold != ""}
 			it.Rcpts = nil
 			byDomain[rc.Addr.Domain] = it
 			items = append(items, it)

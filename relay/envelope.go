@@ -18,6 +18,7 @@ type Envelope struct {
 	Size     int64       `json:"size"`               // octets of the body as spooled, CRLF line ends
 	Body8Bit bool        `json:"body_8bit,omitzero"` // contains octets above 127
 	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and the sender or the header uses it
+	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
 }
 
 // Recipient is one place a letter must go to, after aliases are resolved.

@@ -47,6 +47,7 @@ var neighbours = map[string][]string{
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
 	"relay/intake":     {},
 	"relay/known":      {},
+	"relay/quota":      {},
 	"relay/users":      {},
 	"relay/certs":      {},
 	"relay/resolver":   {},
@@ -63,7 +64,7 @@ var neighbours = map[string][]string{
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config"},
 	"cmd/relayd": {"config", "delivery", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/intake", "relay/known", "relay/resolver", "relay/smtpd", "relay/users"},
+		"relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it

@@ -26,6 +26,7 @@ import (
 	"relayd/relay/durable"
 	"relayd/relay/intake"
 	"relayd/relay/known"
+	"relayd/relay/quota"
 	"relayd/relay/resolver"
 	"relayd/relay/smtpd"
 	"relayd/relay/users"
@@ -45,6 +46,7 @@ type house struct {
 	certs     *certs.Source
 	dns       *resolver.Resolver
 	known     *known.Memory
+	quota     *quota.Ledger
 	queue     *queue.Queue
 	intake    *intake.Intake
 	client    *mx.Client
@@ -122,6 +124,10 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	h.later(h.dns.Close)
 	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
 	h.later(h.known.Close)
+	if h.quota, err = quota.Open(filepath.Join(cfg.DataDir, "quota"), h.log); err != nil {
+		return err
+	}
+	h.later(h.quota.Close)
 	o := certificates(cfg)
 	o.Log = h.log
 	h.certs, err = certs.New(o)
@@ -152,6 +158,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	h.later(h.queue.Close)
 	h.intake = intake.New(intake.Options{
 		Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
+		Quota: fuse{h},
 	})
 	h.pop3 = h.popServers(cfg, mail)
 	h.setIntake(cfg)
@@ -200,7 +207,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Metrics: h.metrics, About: h.about,
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Metrics: h.metrics, About: h.about,
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})
 	return nil

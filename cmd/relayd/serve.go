@@ -45,6 +45,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("certs", func() error { return h.certs.Run(ctx) })
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
+	run("quota", func() error { return fuse{h}.run(ctx) })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })
 
 	h.log.Info("started", "version", version(), "listening", addresses(h.listeners))

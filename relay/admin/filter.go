@@ -15,7 +15,7 @@ import (
 
 // Filter chooses among the waiting letters; all its parts must match, and an empty one matches
 // everything. What To, From and Domain match is told at queue.Filter. It travels as a URL's query
-// (id, key, to, from, domain, older, held) or as JSON.
+// (id, key, to, from, user, domain, older, held) or as JSON.
 type Filter struct {
 	// IDs names letters by ID, by id/domain, or by the beginning of an ID that no other letter
 	// shares. One that is not in the queue is an error.
@@ -24,6 +24,7 @@ type Filter struct {
 	Keys   []string `json:"keys,omitempty"`
 	To     string   `json:"to,omitempty"`
 	From   string   `json:"from,omitempty"`
+	User   string   `json:"user,omitempty"` // who logged in to send it
 	Domain string   `json:"domain,omitempty"`
 	Older  Duration `json:"older,omitempty"`
 	Held   *bool    `json:"held,omitempty"`
@@ -50,7 +51,7 @@ const maxNames = 10_000
 
 // IsZero says whether the filter matches everything.
 func (f Filter) IsZero() bool {
-	return len(f.IDs) == 0 && len(f.Keys) == 0 && f.To == "" && f.From == "" && f.Domain == "" &&
+	return len(f.IDs) == 0 && len(f.Keys) == 0 && f.To == "" && f.From == "" && f.User == "" && f.Domain == "" &&
 		f.Older == 0 && f.Held == nil
 }
 
@@ -70,6 +71,7 @@ func (f Filter) Query() url.Values {
 	}
 	set("to", f.To)
 	set("from", f.From)
+	set("user", f.User)
 	set("domain", f.Domain)
 	if f.Older != 0 {
 		v.Set("older", time.Duration(f.Older).String())
@@ -105,6 +107,8 @@ func (f *Filter) set(name string, values []string) error {
 		f.To = values[0]
 	case "from":
 		f.From = values[0]
+	case "user":
+		f.User = values[0]
 	case "domain":
 		f.Domain = values[0]
 	case "older":
@@ -123,7 +127,7 @@ func (f *Filter) set(name string, values []string) error {
 
 // resolve turns f into the queue's own filter: names become IDs and keys that exist.
 func resolve(ctx context.Context, q Lister, f Filter) (queue.Filter, error) {
-	out := queue.Filter{To: f.To, From: f.From, Domain: f.Domain,
+	out := queue.Filter{To: f.To, From: f.From, User: f.User, Domain: f.Domain,
 		OlderThan: time.Duration(f.Older), Held: f.Held}
 	if len(f.IDs)+len(f.Keys) > maxNames {
 		return out, refuse(http.StatusBadRequest, "more than %d ids at once", maxNames)

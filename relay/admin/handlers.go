@@ -205,6 +205,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.About != nil {
 		st.About = s.cfg.About()
 	}
+	if s.cfg.Holds != nil {
+		st.HeldUsers = s.cfg.Holds.Held()
+	}
 	var broken int
 	if st.Queue, broken = s.reader.Totals(r.Context()); broken > 0 {
 		st.Errors = append(st.Errors, fmt.Sprintf("%d items of the queue cannot be read", broken))

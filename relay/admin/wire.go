@@ -22,9 +22,10 @@ type Item struct {
 	Attempts   int          `json:"attempts"`
 	Next       time.Time    `json:"next"` // of the next attempt, if it is not held
 	Held       bool         `json:"held"`
-	Warned     bool         `json:"warned"`      // the sender has been told that it is late
-	LastAnswer string       `json:"last_answer"` // of the newest attempt, on one line; empty before the first
-	Recipients []Recipient  `json:"recipients"`  // every one, those that are done too
+	Hold       string       `json:"hold,omitempty"` // why, where the sender wrote too many; an operator's hold has none
+	Warned     bool         `json:"warned"`         // the sender has been told that it is late
+	LastAnswer string       `json:"last_answer"`    // of the newest attempt, on one line; empty before the first
+	Recipients []Recipient  `json:"recipients"`     // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
 }
 
@@ -49,6 +50,9 @@ func NewItem(q queue.Item) Item {
 	it := Item{ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
 		Recipients: []Recipient{}, Origin: q.Origin}
+	if q.Held {
+		it.Hold = q.Hold
+	}
 	last := map[relay.Address]relay.Result{}
 	var newest relay.Result
 	for _, r := range q.Last {
@@ -129,6 +133,8 @@ type Status struct {
 	Disk    Disk           `json:"disk"`
 	Open    []ServiceStats `json:"connections"`
 	Errors  []string       `json:"errors"` // what could not be found out
+
+	HeldUsers []string `json:"held_users,omitempty"` // over their limits, see Holds
 }
 
 // Disk is the file system of the data directory, in octets.

@@ -27,7 +27,11 @@ type header struct {
 	from        []string // the values of From, of which there should be one
 	visible     string   // what To and Cc say, lower case
 	nonASCII    bool
+	subject     string // of the first Subject, at most maxSubject octets
 }
+
+// maxSubject bounds what is kept of a Subject, in octets.
+const maxSubject = 500
 
 // readHeader reads until the empty line that ends the header, the end of the letter, or
 // maxHeader; buf is scratch space to begin with, and room is asked before it grows: without room
@@ -116,6 +120,10 @@ func scanHeader(b []byte) header {
 		switch fieldName(name) {
 		case "from":
 			h.from = append(h.from, string(value))
+		case "subject":
+			if h.subject == "" {
+				h.subject = string(value[:min(len(value), maxSubject)])
+			}
 		case "received":
 			h.received++
 		case "delivered-to":

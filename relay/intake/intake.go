@@ -40,6 +40,7 @@ type Intake struct {
 
 	dns     relay.Resolver
 	suggest func(relay.Domain) (relay.Domain, bool)
+	quota   Quota
 	lookups chan struct{} // one for each domain being asked about
 }
 
@@ -54,6 +55,8 @@ type Options struct {
 	DNS relay.Resolver
 	// Suggest names the domain that was meant by one that does not exist; may be nil.
 	Suggest func(relay.Domain) (relay.Domain, bool)
+	// Quota bounds what each login may send elsewhere; nil: nothing does.
+	Quota Quota
 }
 
 // New makes an Intake. It is ready when Set has been called once.
@@ -66,7 +69,7 @@ func New(o Options) *Intake {
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
-		dns:     o.DNS, suggest: o.Suggest, lookups: make(chan struct{}, maxLookups),
+		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, lookups: make(chan struct{}, maxLookups),
 	}
 }
 

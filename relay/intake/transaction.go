@@ -71,12 +71,15 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 		t.refused(err, relay.Address{})
 		return "", err
 	}
+	charge := t.charge(h)
 	size, err := t.accept(ctx, h, body, more, (*buf)[:cap(*buf)])
 	if err != nil {
+		charge.Refund()
 		t.refused(err, relay.Address{})
 		return "", err
 	}
 	t.accepted(size, time.Since(start))
+	charge.Accepted(ctx, t.env)
 	return t.env.ID, nil
 }
 

@@ -28,14 +28,15 @@ func (a *app) queue() *cobra.Command {
 
 // filterFlags are the flags that choose among the waiting mail, the same for every verb.
 type filterFlags struct {
-	to, from, domain, older string
-	held                    bool
+	to, from, user, domain, older string
+	held                          bool
 }
 
 func (f *filterFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.to, "to", "", "only items with a recipient that contains `TEXT`")
 	flags.StringVar(&f.from, "from", "", "only items whose sender contains `TEXT`; <> for reports")
+	flags.StringVar(&f.user, "user", "", "only items that `USER` logged in to send, such as ann@office.example")
 	flags.StringVar(&f.domain, "domain", "", "only items to `DOMAIN`")
 	flags.StringVar(&f.older, "older", "", "only items older than `AGE`: 90s, 15m, 2h, 3d")
 	flags.BoolVar(&f.held, "held", false, "only items that are held; --held=false: only those that are not")
@@ -43,9 +44,9 @@ func (f *filterFlags) register(cmd *cobra.Command) {
 
 // filter is what the flags say.
 func (f *filterFlags) filter(cmd *cobra.Command) (admin.Filter, error) {
-	out := admin.Filter{To: f.to, From: f.from, Domain: f.domain}
+	out := admin.Filter{To: f.to, From: f.from, User: f.user, Domain: f.domain}
 	// A variable that is empty by mistake must not widen what a script meant to choose.
-	for name, value := range map[string]string{"to": f.to, "from": f.from, "domain": f.domain} {
+	for name, value := range map[string]string{"to": f.to, "from": f.from, "user": f.user, "domain": f.domain} {
 		if value == "" && cmd.Flags().Changed(name) {
 			return out, usage("leave it out to choose all", "--%s is empty", name)
 		}

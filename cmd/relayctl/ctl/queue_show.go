@@ -120,6 +120,9 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 		}
 		line("to", "%s: %s, %s%s", it.Domain, count(it.Attempts, "attempt"), state,
 			map[bool]string{true: ", sender warned of the delay"}[it.Warned])
+		if it.Hold != "" {
+			line("held", "%s", it.Hold)
+		}
 		for _, r := range it.Recipients {
 			a.describeRecipient(b, r)
 		}

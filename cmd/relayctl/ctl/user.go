@@ -23,7 +23,7 @@ It edits the file itself, whether relayd runs or not; a running relayd sees the 
 
 func (a *app) user() *cobra.Command {
 	cmd := a.group("user", "Add and remove users, change passwords", userLong)
-	cmd.AddCommand(a.userAdd(), a.userPasswd(), a.userRm(), a.userLs())
+	cmd.AddCommand(a.userAdd(), a.userPasswd(), a.userRm(), a.userLs(), a.userRelease(), a.userPurge())
 	return cmd
 }
 
