@@ -69,7 +69,7 @@ func (t *transaction) checkDomain(ctx context.Context, found []relay.Recipient, 
 // mayBeTypo says whether a writer of ours named a domain whose mail goes where the DNS says. What
 // an alias leads to, and what a route of the config takes, the operator wrote.
 func (t *transaction) mayBeTypo(found []relay.Recipient, to relay.Address) bool {
-	return t.in.dns != nil && submitted(t.env.Origin) && !to.Domain.IsLiteral() &&
+	return t.in.dns != nil && t.settings.submitted(t.env.Origin) && !to.Domain.IsLiteral() &&
 		len(found) == 1 && found[0].Mailbox.IsNull() && found[0].Addr == to &&
 		(t.settings.Routed == nil || !t.settings.Routed(to.Domain))
 }

@@ -23,6 +23,8 @@ type Settings struct {
 	Directory  *Directory
 	Limits     Limits
 	HideClient bool // Received does not tell the address of a client of our own people
+	// Devices are the device listeners by their service.
+	Devices map[string]Device
 	// Routed says whether the mail of a domain takes a route of the config, whatever the DNS says
 	// of it; nil: none does.
 	Routed func(relay.Domain) bool
@@ -89,12 +91,18 @@ func (in *Intake) Set(s Settings) { in.settings.Store(&s) }
 func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p relay.MailParams) (relay.Transaction, error) {
 	s := in.settings.Load()
 	o.Trusted = s.Directory.Trusts(o.Client.Addr())
+	if d := s.device(o); d != nil {
+		if err := d.begin(&o, &from); err != nil {
+			in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
+			return nil, err
+		}
+	}
 	if strings.HasPrefix(o.Service, "submission") && !s.Directory.mayRelay(o) {
 		err := relay.Refuse("intake: begin", 530, "5.7.0", "log in first")
 		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
 		return nil, err
 	}
-	if err := s.Directory.checkSender(o, from); err != nil {
+	if err := s.checkSender(o, from); err != nil {
 		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
 		return nil, err
 	}

@@ -8,10 +8,10 @@ import (
 	"relayd/relay"
 )
 
-// submitted says whether a letter comes from one of our own people's mail programs (RFC 6409),
-// who expect it to be put in order. Everybody else's letters are passed on octet for octet.
-func submitted(o relay.Origin) bool {
-	return o.User != "" || strings.HasPrefix(o.Service, "submission")
+// submitted says whether a letter comes from one of our own people's mail programs (RFC 6409) or
+// machines, who expect it to be put in order. Everybody else's letters are passed on octet for octet.
+func (s *Settings) submitted(o relay.Origin) bool {
+	return s.device(o) != nil || o.User != "" || strings.HasPrefix(o.Service, "submission")
 }
 
 // maxCompleted bounds how many names of one letter are given a domain.
@@ -20,6 +20,7 @@ const maxCompleted = 1000
 // tidying puts the header of one submitted letter in order (RFC 6409 §8).
 type tidying struct {
 	dir       *Directory
+	device    *Device // nil for other programs
 	env       relay.Envelope
 	home      relay.Domain // what a name without a domain belongs to
 	kept      bytes.Buffer
@@ -31,7 +32,7 @@ type tidying struct {
 // they are missing, removes Bcc, and completes names of ours that stand without a domain. The
 // header is held in memory, hence its limit.
 func (t *transaction) putInOrder(h header) (header, error) {
-	if !submitted(t.env.Origin) {
+	if !t.settings.submitted(t.env.Origin) {
 		return h, nil
 	}
 	if !h.whole {
@@ -42,14 +43,21 @@ func (t *transaction) putInOrder(h header) (header, error) {
 	if home == "" {
 		home = dir.Default
 	}
-	if err := dir.checkFrom(t.env.Origin, h.from, home); err != nil {
-		return h, err
+	device := t.settings.device(t.env.Origin)
+	if !device.rewritten() {
+		if err := dir.checkFrom(t.env.Origin, h.from, home); err != nil {
+			return h, err
+		}
 	}
-	y := tidying{dir: dir, env: t.env, home: home, seen: map[string]bool{}}
+	y := tidying{dir: dir, device: device, env: t.env, home: home, seen: map[string]bool{}}
 	for field := range fields(h.raw[:h.end]) {
 		y.field(field)
 	}
-	head := append([]byte(y.missing()), y.kept.Bytes()...)
+	missing := y.missing()
+	if device != nil {
+		missing += y.deviceMissing(bytes.TrimPrefix(h.raw[h.end:], []byte("\r\n")))
+	}
+	head := append([]byte(missing), y.kept.Bytes()...)
 	if startsFolded(h.raw) {
 		head = append(head, "\r\n"...) // see divider
 	}
@@ -65,6 +73,11 @@ func (y *tidying) field(field []byte) {
 		return
 	}
 	key := fieldName(name)
+	if y.device.rewritten() && (key == "from" || key == "sender") {
+		y.kept.WriteString("X-Original-")
+		y.kept.Write(field)
+		return
+	}
 	y.seen[key] = true
 	switch key {
 	case "bcc", "resent-bcc":

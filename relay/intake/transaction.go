@@ -25,7 +25,7 @@ type transaction struct {
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
 // alias, is accepted and gets one letter.
 func (t *transaction) Rcpt(ctx context.Context, to relay.Address) error {
-	found, err := t.settings.Directory.Classify(t.env.Origin, to)
+	found, err := t.settings.classify(t.env.Origin, to)
 	if err == nil {
 		err = t.checkDomain(ctx, found, to)
 	}
@@ -148,7 +148,7 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 	if t.named == 1 {
 		only = t.env.Rcpts[0].Orig
 	}
-	hide := t.settings.HideClient && submitted(t.env.Origin)
+	hide := t.settings.HideClient && t.settings.submitted(t.env.Origin)
 	received := receivedField(t.env, t.settings.Directory.Hostname, only, hide)
 	local, foreign := t.env, t.env
 	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
