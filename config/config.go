@@ -45,6 +45,8 @@ type Config struct {
 	// is a user stands in the users file.
 	Users map[relay.Address]UserConfig
 
+	Devices []Device // by Listen.Devices
+
 	TrustNetworks   []netip.Prefix   // may relay without AUTH, masked, IPv4 never mapped into IPv6
 	TLSCert, TLSKey string           // absolute paths of PEM files, the default pair; or both empty
 	TLSPairs        []TLSPair        // more of them, chosen by the name a client asks for
@@ -75,6 +77,7 @@ type Listen struct {
 	Metrics     []string
 	HTTP        []string // challenges of ACME: the authority knocks at port 80
 	HTTPS       []string // or at port 443
+	Devices     []ListenDevice
 }
 
 // TLSPair is a certificate chain and its key, absolute paths of PEM files.

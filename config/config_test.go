@@ -100,6 +100,20 @@ postmaster = "bob"
 send_as = ["Info@office.example", "*@Büro.example"]
 [users."bob@office.example"]
 send_as_any = true
+[[listen_device]]
+address = [":2526", "127.0.0.1:26"]
+networks = "192.168.1.0/24"
+sender = "Scanner@Office.example"
+recipients = ["BÜRO.example", "Dora@Partner.example"]
+message_size = "100MB"
+rate_limit = 7
+[[listen_device]]
+address = ":2527"
+networks = "10.0.0.0/8"
+tls = "implicit"
+auth = "required"
+plaintext_auth = true
+recipients = "*"
 [submission]
 hide_client = true
 plaintext_auth = true
@@ -144,6 +158,15 @@ via = "Smart.Example:25"
 	want.DataDir = "/etc/relayd/data"
 	want.Listen.SMTP = []string{":25", "[::1]:2525"}
 	want.Listen.Metrics = []string{"localhost:9025"}
+	want.Listen.Devices = []config.ListenDevice{{Service: "device", Addresses: []string{":2526", "127.0.0.1:26"}},
+		{Service: "device2", Addresses: []string{":2527"}, ImplicitTLS: true}}
+	want.Devices = []config.Device{
+		{Service: "device", Networks: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}, TLS: "starttls", Auth: "off",
+			Sender:     relay.Address{Local: "Scanner", Domain: "office.example"},
+			Recipients: []relay.Address{{Local: "*", Domain: "xn--bro-hoa.example"}, {Local: "dora", Domain: "partner.example"}}, MessageSize: 100_000_000, RateLimit: 7},
+		{Service: "device2", Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, TLS: "implicit", Auth: "required",
+			PlaintextAuth: true, Anybody: true, RateLimit: 500},
+	}
 	want.DefaultDomain = "xn--bro-hoa.example"
 	want.Domains = map[relay.Domain]config.DomainConfig{
 		"xn--bro-hoa.example": {Postmaster: "Carol@partner.example", Aliases: map[string][]string{

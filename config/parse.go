@@ -58,9 +58,10 @@ func (r *reader) config(root *table, c *Config) {
 	folder := filepath.Dir(r.name)
 	r.hostname(s, c)
 	r.path(s, "data_dir", &c.DataDir, folder)
-	r.listen(s.sub("listen"), c)
+	listeners := r.listen(s.sub("listen"), c, s.t.get("listen_device") != nil)
 	r.smtp(s.sub("smtp"), &c.SMTP)
 	r.domains(s, c)
+	r.devices(s, c, listeners)
 	r.users(s, c)
 	r.trust(s.sub("trust"), c)
 	r.submission(s.sub("submission"), c)
@@ -263,9 +264,9 @@ func (r *reader) uselessPattern(p placed[string], c *Config, seen map[string]boo
 	}
 }
 
-// listen reads the listeners and refuses addresses that would be in each other's way.
-func (r *reader) listen(s section, c *Config) {
-	var taken []listener
+// listen reads the listeners and refuses addresses that would be in each other's way. devices says
+// that there are listeners in other tables too.
+func (r *reader) listen(s section, c *Config, devices bool) (taken []listener) {
 	for _, service := range []struct {
 		name string
 		dst  *[]string
@@ -281,9 +282,10 @@ func (r *reader) listen(s section, c *Config) {
 			*service.dst = append(*service.dst, a.what.text)
 		}
 	}
-	if len(taken) == 0 {
+	if len(taken) == 0 && !devices {
 		r.warn(s.t.at, `add to [listen] a line such as smtp = ":25"`, "no service listens anywhere")
 	}
+	return taken
 }
 
 type listener struct {

@@ -204,7 +204,7 @@ func (r *reader) unknownKey(s section, e *entry) *problem {
 // header writes the path of a table as the file does.
 func header(path string) string {
 	switch {
-	case path == "route", path == "tls.pair":
+	case path == "route", path == "tls.pair", path == "listen_device":
 		return "[[" + path + "]]"
 	case strings.HasPrefix(path, "users.*"):
 		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"
@@ -214,11 +214,12 @@ func header(path string) string {
 	return "[" + path + "]"
 }
 
-// home finds the table that does know a name, if there is just one.
+// home finds the table that does know a name, if there is just one. A device listener has its own of
+// what others have too, and nobody lands there by mistake.
 func (r *reader) home(name string) (path string, ok bool) {
 	n := 0
 	for p, names := range r.known {
-		if slices.Contains(names, name) {
+		if p != "listen_device" && slices.Contains(names, name) {
 			path = p
 			n++
 		}

@@ -52,6 +52,7 @@ type house struct {
 	client    *mx.Client
 	drain     *delivery.Drain
 	smtp      map[string]*smtpd.Server // by service
+	devices   *smtpd.Devices
 	pop3      map[string]*pop3.Server
 	admin     *admin.Server
 	listeners []listener
@@ -207,7 +208,8 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Metrics: h.metrics, About: h.about,
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Devices: h.seenDevices,
+		Metrics: h.metrics, About: h.about,
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})
 	return nil
@@ -260,6 +262,7 @@ func (h *house) setIntake(cfg *config.Config) {
 		Directory:  directory(cfg, h.users),
 		Limits:     intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
 		HideClient: cfg.Submission.HideClient,
+		Devices:    deviceRules(cfg),
 		Routed:     func(d relay.Domain) bool { return hasRoute(cfg, d) },
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 // listener is one open socket and the service behind it.
 type listener struct {
-	service string // smtp, submission, submissions, pop3, pop3s, metrics, http, https
+	service string // smtp, submission, submissions, pop3, pop3s, metrics, http, https, device, device2, ...
 	net.Listener
 }
 
@@ -24,13 +24,20 @@ func services(l config.Listen) []struct {
 	name  string
 	addrs []string
 } {
-	return []struct {
+	all := []struct {
 		name  string
 		addrs []string
 	}{
 		{"smtp", l.SMTP}, {"submission", l.Submission}, {"submissions", l.Submissions},
 		{"pop3", l.POP3}, {"pop3s", l.POP3S}, {"metrics", l.Metrics}, {"http", l.HTTP}, {"https", l.HTTPS},
 	}
+	for _, d := range l.Devices {
+		all = append(all, struct {
+			name  string
+			addrs []string
+		}{d.Service, d.Addresses})
+	}
+	return all
 }
 
 // listen opens every listener of the config. Sockets that a service manager passed, named after

@@ -119,9 +119,7 @@ func (h *house) reload(context.Context) error {
 	h.cfg.Store(next)
 	h.level.Set(next.Log.Level)
 	h.setIntake(next)
-	for service, s := range h.smtp {
-		s.Reload(h.smtpConfig(next, service))
-	}
+	h.reloadSMTP(next)
 	h.queue.SetSchedule(schedule(next))
 	h.client.SetRoutes(paths)
 	h.log.Info("reloaded", "config", next.Path)

@@ -26,6 +26,8 @@ func (h *house) smtpServers(cfg *config.Config, dns relay.Resolver) map[string]*
 		}
 		servers[service] = smtpd.New(c)
 	}
+	h.devices = smtpd.NewDevices()
+	h.deviceServers(cfg, smtpd.Config{Hostname: cfg.Hostname, Accept: h.intake, Resolver: dns, Gate: gate, Log: h.log}, servers)
 	return servers
 }
 

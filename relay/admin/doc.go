@@ -9,6 +9,7 @@
 //	GET  /v1/queue/{id}           one letter: a JSON array of Items, one for each domain
 //	GET  /v1/queue/{id}/body      the letter as it will be sent
 //	POST /v1/queue/{verb}         retry hold release drop bounce; the body is an Order, the answer a Done
+//	GET  /v1/devices              a JSON array of Devices
 //	GET  /v1/status               Status
 //	GET  /v1/stats                Stats
 //	POST /v1/reload               reads the configuration and the users again

@@ -40,6 +40,7 @@ type Config struct {
 	Metrics *Metrics
 	Logins  Logins
 	Holds   Holds
+	Devices func() []Device
 	About   func() About
 	// Reload reads the configuration and the users again; its error is shown to the operator.
 	Reload func(ctx context.Context) error
@@ -140,6 +141,7 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/auth", s.listLogins)
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)
+	mux.HandleFunc("GET /v1/devices", s.listDevices)
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/reload", s.reload)
