@@ -38,11 +38,11 @@ func (s *Server) listQueue(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := newStream(w)
 	for it, err := range s.reader.list(r.Context(), qf) {
-		l := line{Item: it}
+		var line any = &it
 		if err != nil {
-			l.Error = err.Error()
+			line = &Error{Message: err.Error()}
 		}
-		if out.send(l) != nil {
+		if out.send(line) != nil {
 			return // the client has gone
 		}
 	}

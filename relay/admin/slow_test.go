@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"iter"
 	"net"
@@ -113,12 +112,4 @@ func TestTricklingOrder(t *testing.T) {
 			t.Errorf("waited %v", took)
 		}
 	})
-}
-
-// The wire form of an item's error has nothing of an item.
-func TestBrokenLine(t *testing.T) {
-	got, err := json.Marshal(line{Error: "torn"})
-	if err != nil || string(got) != `{"error":"torn"}` {
-		t.Errorf("%s, %v", got, err)
-	}
 }

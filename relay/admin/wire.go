@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -204,17 +203,4 @@ func (e *Error) IsNotFound() bool { return e.Code == http.StatusNotFound }
 
 func refuse(code int, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
-}
-
-// line is one line of GET /v1/queue: an Item, or what went wrong with one.
-type line struct {
-	Item
-	Error string `json:"error,omitempty"`
-}
-
-func (l line) MarshalJSON() ([]byte, error) {
-	if l.Error != "" {
-		return json.Marshal(&Error{Message: l.Error})
-	}
-	return json.Marshal(l.Item)
 }

@@ -66,6 +66,7 @@ func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bo
 	}
 	defer s.close()
 	out := a.newListing()
+	defer out.lines.flush()
 	out.keep = s.files || order != "age" || reverse
 	for it, err := range s.List(ctx, f) {
 		if err := out.take(it, err); err != nil {
@@ -97,6 +98,7 @@ func (a *app) brokenItem(err error) error {
 // listing prints items as lines of a table or of JSON.
 type listing struct {
 	app    *app
+	lines  *lines
 	table  *table
 	totals admin.Totals
 	broken int
@@ -105,7 +107,10 @@ type listing struct {
 }
 
 func (a *app) newListing() *listing {
-	return &listing{app: a, table: a.table("ID", "AGE", "SIZE", "TRIES", "NEXT", "FROM", "TO", "LAST ANSWER")}
+	l := &listing{app: a, lines: &lines{out: a.Stdout}}
+	l.table = a.table("ID", "AGE", "SIZE", "TRIES", "NEXT", "FROM", "TO", "LAST ANSWER")
+	l.table.out = l.lines
+	return l
 }
 
 // take counts an item or its error, and prints it unless it is to be kept.
@@ -125,7 +130,7 @@ func (l *listing) take(it admin.Item, err error) error {
 
 func (l *listing) print(it admin.Item) error {
 	if l.app.json {
-		return l.app.printJSON(it)
+		return writeJSON(l.lines, it)
 	}
 	now := l.app.Now()
 	answer := plain
@@ -164,9 +169,12 @@ func (l *listing) end(everything bool) error {
 		case everything:
 			text = "the queue is empty"
 		}
-		if _, err := fmt.Fprintln(l.app.Stdout, text); err != nil {
+		if _, err := fmt.Fprintln(l.lines, text); err != nil {
 			return err
 		}
+	}
+	if err := l.lines.flush(); err != nil {
+		return err
 	}
 	if l.broken > 0 {
 		return fmt.Errorf("%s cannot be read", count(l.broken, "item"))

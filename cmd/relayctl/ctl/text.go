@@ -21,7 +21,7 @@ func printableLines(s string) string { return escaped(s, "\n\t") }
 
 func escaped(s, keep string) string {
 	clean := func(r rune) bool {
-		return r != utf8.RuneError && unicode.IsPrint(r) || strings.ContainsRune(keep, r)
+		return r >= ' ' && r <= '~' || r != utf8.RuneError && unicode.IsPrint(r) || strings.ContainsRune(keep, r)
 	}
 	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
 		return s
@@ -83,6 +83,9 @@ func writeJSON(w io.Writer, v any) error {
 
 // plainJSON escapes what JSON leaves as it is and a terminal would act on: C1 controls, bidi.
 func plainJSON(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }) {
+		return s
+	}
 	var b strings.Builder
 	for _, r := range s {
 		switch {
