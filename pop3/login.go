@@ -2,10 +2,13 @@ package pop3
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"relayd/relay"
@@ -40,9 +43,35 @@ func (s *session) pass(ctx context.Context, arg string) {
 	}
 }
 
-// apop refuses APOP, which our greeting does not offer: its digest is made from a password that
-// the server can read, and we keep none.
-func (s *session) apop(_ context.Context, _ string) { s.wrong(none, textNoAPOP) }
+// greeting offers APOP where somebody has a secret for it, by a challenge that never comes again,
+// and only where a login is allowed: its digest falls to who listens and tries words.
+func (s *session) greeting() phrase {
+	greeting := textReady
+	if auth, ok := s.server.cfg.Auth.(relay.APOPAuthenticator); ok && s.mayLogin() && auth.HasAPOP() {
+		s.challenge = fmt.Sprintf("<%s.%d@%s>", strings.ToLower(rand.Text()), time.Now().Unix(), s.server.cfg.Hostname)
+		for l := range greeting {
+			greeting[l] += " " + s.challenge
+		}
+	}
+	return greeting
+}
+
+// apop implements APOP (RFC 1939 §7). The secret is not the password, of which we keep a hash.
+func (s *session) apop(ctx context.Context, arg string) {
+	auth, ok := s.server.cfg.Auth.(relay.APOPAuthenticator)
+	if !ok || s.challenge == "" {
+		s.wrong(none, textNoAPOP)
+		return
+	}
+	// The digest has no space; who knows of the name.
+	i := strings.LastIndexByte(arg, ' ')
+	if i <= 0 || len(arg)-i-1 != 32 {
+		s.wrong(none, textAPOPSyntax)
+		return
+	}
+	mailbox, err := auth.APOP(ctx, arg[:i], s.challenge, arg[i+1:], s.client.Addr())
+	s.enter(ctx, arg[:i], mailbox, err)
+}
 
 // login checks the password and opens the maildrop.
 func (s *session) login(ctx context.Context, name, password string) {

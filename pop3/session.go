@@ -29,8 +29,10 @@ type session struct {
 	secure bool
 	name   string // what USER said; empty: nothing yet
 	tries  int    // wrong passwords
-	errors int    // wrong commands
-	over   bool   // hang up when the reply is out
+
+	challenge string // of APOP; empty: not offered
+	errors    int    // wrong commands
+	over      bool   // hang up when the reply is out
 
 	drop    Maildrop // nil before the login
 	mailbox relay.Address
@@ -89,7 +91,7 @@ func (s *session) serve(ctx context.Context, implicitTLS bool) {
 			return
 		}
 	}
-	s.ok(textReady, s.server.cfg.Hostname)
+	s.ok(s.greeting(), s.server.cfg.Hostname)
 	for !s.over {
 		line, crlf, err := s.readLine(maxLine, s.deadline())
 		switch {

@@ -58,11 +58,13 @@ var (
 	textPassword = phrase{"now the password", "jetzt das Passwort", "maintenant le mot de passe",
 		"ahora la contraseña", "パスワードをどうぞ"}
 	textUserFirst = phrase{"USER first", "erst USER", "d'abord USER", "primero USER", "先にUSERを送ってください"}
-	textNoAPOP    = phrase{"APOP is not available: it would need passwords that can be read; use AUTH or USER",
-		"APOP gibt es nicht: es bräuchte lesbare Passwörter; AUTH oder USER benutzen",
-		"APOP n'est pas disponible : il faudrait des mots de passe lisibles ; utilisez AUTH ou USER",
-		"APOP no está disponible: necesitaría contraseñas legibles; use AUTH o USER",
-		"APOPは読み取れるパスワードが必要なため使えません。AUTHかUSERを使ってください"}
+	textNoAPOP    = phrase{"APOP is not available, as the greeting said; use AUTH or USER",
+		"APOP gibt es nicht, die Begrüßung bot es nicht an; AUTH oder USER benutzen",
+		"APOP n'est pas disponible, le message d'accueil ne l'offrait pas ; utilisez AUTH ou USER",
+		"APOP no está disponible, el saludo no lo ofrecía; use AUTH o USER",
+		"APOPは使えません。AUTHかUSERを使ってください"}
+	textAPOPSyntax = phrase{"APOP needs a name and 32 digits", "APOP braucht einen Namen und 32 Ziffern",
+		"APOP demande un nom et 32 chiffres", "APOP necesita un nombre y 32 cifras", "APOPには名前と32桁が必要です"}
 	textMechanisms  = phrase{"these mechanisms", "diese Verfahren", "voici les mécanismes", "estos mecanismos", "利用できる認証方式"}
 	textNoMechanism = phrase{"unknown mechanism, these work: %s", "unbekanntes Verfahren, es gibt: %s", "mécanisme inconnu, il y a : %s",
 		"mecanismo desconocido, hay: %s", "不明な認証方式です。利用可能: %s"}

@@ -19,6 +19,17 @@ type ScramAuthenticator interface {
 	Scram(client netip.Addr, binding ChannelBinding) ScramExchange
 }
 
+// APOPAuthenticator is an Authenticator that keeps secrets for APOP (RFC 1939 §7). relay/users
+// implements it; pop3 asks.
+type APOPAuthenticator interface {
+	Authenticator
+	// HasAPOP says whether anybody can log in by APOP; where nobody can, it is not offered.
+	HasAPOP() bool
+	// APOP returns the mailbox that a digest opens, the MD5 of challenge and secret in hexadecimal.
+	// Errors are those of Authenticate.
+	APOP(ctx context.Context, name, challenge, digest string, client netip.Addr) (Address, error)
+}
+
 // ChannelBinding ties a login to the TLS connection it goes over, so that somebody in the middle
 // with a certificate of their own cannot pass it on.
 type ChannelBinding struct {

@@ -72,16 +72,17 @@ func (s *Store) SetPasswordAs(ctx context.Context, a relay.Address, password, sc
 	})
 }
 
-// Remove takes a user out of the file. The mailbox stays where it is. Error: ErrUnknown.
+// Remove takes a user out of the file, with the APOP secret. The mailbox stays where it is. Error:
+// ErrUnknown.
 func (s *Store) Remove(ctx context.Context, a relay.Address) error {
+	if err := s.RemoveAPOP(ctx, a); err != nil && !errors.Is(err, ErrUnknown) {
+		return err
+	}
 	return s.file().edit(ctx, "remove", a, func(lines [][]byte, found []int) ([][]byte, error) {
 		if len(found) == 0 {
 			return nil, ErrUnknown
 		}
-		for _, i := range found {
-			lines[i] = nil
-		}
-		return lines, nil
+		return without(lines, found), nil
 	})
 }
 

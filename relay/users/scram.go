@@ -208,17 +208,8 @@ func (x *scramExchange) identical() bool {
 func (x *scramExchange) credentials(name string) (scram.StoredCredentials, error) {
 	s := x.store
 	t := s.current()
-	l := login{client: x.client, who: suspect{from: origin(x.client)}}
-	rand.Read(l.proof[:]) // no proof is like another: a repeated wrong password cannot be told
-	l.user, l.known = t.byLogin(name)
-	fake := s.fakeScram(t, name, l.user)
-	if l.known {
-		l.who.name = s.memory.sum("user", l.user.address.String())
-	} else {
-		l.who.name = s.memory.sum("nobody", strings.ToLower(name))
-		l.user = &user{}
-	}
-	v := fake
+	l := s.claim(t, name, x.client)
+	v := s.fakeScram(t, name, l.user)
 	if have, ok := l.user.verifier.(scramVerifier); ok {
 		v, x.genuine = have, true
 	}
@@ -234,7 +225,7 @@ func (x *scramExchange) credentials(name string) (scram.StoredCredentials, error
 // strangers could ask which users exist.
 func (s *Store) fakeScram(t *table, name string, u *user) scramVerifier {
 	secret := s.secret()
-	if u != nil {
+	if !u.address.IsNull() {
 		name = u.address.String()
 	} else {
 		name = t.spell(secret, name)

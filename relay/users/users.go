@@ -46,6 +46,7 @@ type User struct {
 	Address relay.Address `json:"address"`
 	Scheme  string        `json:"scheme"`           // how the password is kept: "ARGON2ID", "BLF-CRYPT", ...
 	Problem string        `json:"problem,omitzero"` // why this user cannot log in; empty: can
+	APOP    bool          `json:"apop,omitzero"`    // has a secret for APOP
 }
 
 // Store is the users file. Its methods may be called by many goroutines, and other programs may
@@ -59,6 +60,7 @@ type Store struct {
 	throttle *throttle
 	secret   func() []byte // of made-up salts
 
+	apop       apopBook
 	iterations int // of new SCRAM verifiers
 
 	computed atomic.Int64 // passwords, right or wrong
@@ -220,8 +222,9 @@ func (s *Store) List() ([]User, error) {
 		return nil, fmt.Errorf("users: list: %w", err)
 	}
 	var list []User
+	secrets := s.apopSecrets()
 	for a, u := range s.snapshot().users {
-		list = append(list, User{Address: a, Scheme: u.scheme, Problem: u.problem})
+		list = append(list, User{Address: a, Scheme: u.scheme, Problem: u.problem, APOP: secrets[a] != ""})
 	}
 	slices.SortFunc(list, func(a, b User) int {
 		if c := strings.Compare(string(a.Address.Domain), string(b.Address.Domain)); c != 0 {

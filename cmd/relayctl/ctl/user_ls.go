@@ -34,6 +34,12 @@ func (a *app) listUsers(list []users.User) error {
 			continue
 		}
 		text := u.Address.String()
+		if u.Scheme == users.SchemeScram {
+			text += "  SCRAM"
+		}
+		if u.APOP {
+			text += "  APOP"
+		}
 		if u.Problem != "" {
 			text += "  cannot log in: " + u.Problem
 		}

@@ -15,6 +15,8 @@ const passwdLong = `passwd changes a user's password. It is kept as the last one
               under TLS (PLAIN, LOGIN, USER). This is how user add keeps it
 --scram       a SCRAM-SHA-256 verifier: programs that can prove that they know the password without
               sending it (msmtp, mpop, gsasl); the others log in as before
+--apop        a secret of its own for POP3's APOP, for programs that know nothing better. It is
+              made and shown once, or read with --password-stdin, and lies readable in users.apop
 
 As soon as one user has a verifier, SCRAM-SHA-256 is offered to all programs. One that picks it by
 itself then fails for users without: give them one, too, or set the program to PLAIN.`
@@ -27,12 +29,13 @@ func setAs(store *users.Store, scheme string) func(context.Context, relay.Addres
 }
 
 func (a *app) userPasswd() *cobra.Command {
-	var stdin, scram, argon bool
+	var stdin, scram, argon, apop, noAPOP bool
 	cmd := &cobra.Command{
 		Use: "passwd ADDRESS", Short: "Change a user's password", Long: passwdLong, Args: wants(false, "an ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if scram && argon {
-				return usage("a verifier takes passwords, too", "--scram and --argon2id exclude each other")
+			if !atMostOne(scram, argon, apop, noAPOP) {
+				return usage("a verifier takes passwords, too; a secret for APOP is set by a call of its own",
+					"--scram, --argon2id, --apop and --no-apop exclude each other")
 			}
 			store, cfg, err := a.openUsers(false)
 			if err != nil {
@@ -45,6 +48,9 @@ func (a *app) userPasswd() *cobra.Command {
 			user = users.Normalize(user)
 			if !store.Exists(user) {
 				return userFailed(users.ErrUnknown, user)
+			}
+			if apop || noAPOP {
+				return a.userAPOP(cmd.Context(), store, user, apop, stdin)
 			}
 			password, err := a.password(cmd.Context(), stdin, user)
 			if err != nil {
@@ -66,5 +72,7 @@ func (a *app) userPasswd() *cobra.Command {
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from the first line of standard input")
 	cmd.Flags().BoolVar(&scram, "scram", false, "keep it as a SCRAM-SHA-256 verifier")
 	cmd.Flags().BoolVar(&argon, "argon2id", false, "keep it as an argon2id hash")
+	cmd.Flags().BoolVar(&apop, "apop", false, "make a secret for POP3's APOP and show it once; the password stays")
+	cmd.Flags().BoolVar(&noAPOP, "no-apop", false, "take the secret for APOP away")
 	return cmd
 }
