@@ -187,6 +187,7 @@ type Submission struct {
 type POP3 struct {
 	IdleTimeout time.Duration // RFC 1939 §3 wants 10 minutes or more
 	LoginDelay  time.Duration // between two logins to a mailbox (RFC 2449 §6.5); 0: none
+	Undelete    time.Duration // for how long removed letters are kept; 0: not at all
 	Language    string        // of a client that asks for LANG *: en, de, fr, es or ja (RFC 6856 §3)
 
 	PlaintextAuth bool // clients in TrustNetworks may log in without TLS
@@ -259,7 +260,7 @@ func Default() *Config {
 		ACME:     ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
-		POP3:     POP3{IdleTimeout: 10 * time.Minute, Language: "en"},
+		POP3:     POP3{IdleTimeout: 10 * time.Minute, Undelete: 14 * 24 * time.Hour, Language: "en"},
 		Log:      Log{Format: LogText, Level: slog.LevelInfo},
 	}
 }

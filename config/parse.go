@@ -116,6 +116,7 @@ func (r *reader) submission(s section, c *Config) {
 func (r *reader) pop3(s section, c *Config) {
 	one(s, "idle_timeout", &c.POP3.IdleTimeout, readDuration)
 	one(s, "login_delay", &c.POP3.LoginDelay, readDelay)
+	one(s, "undelete", &c.POP3.Undelete, readDelay)
 	one(s, "language", &c.POP3.Language, readWord("en", "de", "fr", "es", "ja"))
 	r.plaintextAuth(s, &c.POP3.PlaintextAuth, c)
 }

@@ -4,11 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"relayd/config"
 	"relayd/pop3"
 )
 
-// The languages of the file are those pop3 speaks, and a delay may be off.
+// The languages of the file are those pop3 speaks, a delay may be off, and removed letters are kept for two weeks.
 func TestPOP3(t *testing.T) {
 	t.Parallel()
 	const start = "hostname = \"mail.office.example\"\n[pop3]\n"
@@ -17,9 +16,15 @@ func TestPOP3(t *testing.T) {
 			t.Errorf("language %s: %q", tag, got)
 		}
 	}
+	if got := parse(t, start).POP3.Undelete; got != 14*24*time.Hour {
+		t.Errorf("undelete is %v where nothing is said", got)
+	}
 	for text, want := range map[string]time.Duration{"off": 0, "90s": 90 * time.Second} {
-		if got := parse(t, start+"login_delay = \""+text+"\"\n").POP3; got != (config.POP3{IdleTimeout: 10 * time.Minute, LoginDelay: want, Language: "en"}) {
+		if got := parse(t, start+"login_delay = \""+text+"\"\n").POP3; got.LoginDelay != want || got.IdleTimeout != 10*time.Minute {
 			t.Errorf("login_delay %s: %+v", text, got)
+		}
+		if got := parse(t, start+"undelete = \""+text+"\"\n").POP3.Undelete; got != want {
+			t.Errorf("undelete %s: %v", text, got)
 		}
 	}
 }

@@ -119,7 +119,7 @@ func TestLoginDelay(t *testing.T) {
 func TestPermanentTrouble(t *testing.T) {
 	t.Parallel()
 	cfg := config(letters())
-	cfg.Open = func(context.Context, relay.Address) (pop3.Maildrop, error) {
+	cfg.Open = func(context.Context, relay.Address, netip.Addr) (pop3.Maildrop, error) {
 		return nil, &fs.PathError{Op: "open", Path: "ann", Err: fs.ErrPermission}
 	}
 	talk(t, connect(t, serve(t, cfg, false), "127.0.0.1"),

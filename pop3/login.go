@@ -102,7 +102,7 @@ func (s *session) enter(ctx context.Context, name string, mailbox relay.Address,
 		s.wrong(loginDelay, textTooSoon, seconds(left))
 		return
 	}
-	drop, err := s.server.cfg.Open(ctx, mailbox)
+	drop, err := s.server.cfg.Open(ctx, mailbox, s.client.Addr())
 	switch {
 	case errors.Is(err, relay.ErrInUse):
 		s.log.Info("the maildrop is in use", "user", mailbox)

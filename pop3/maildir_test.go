@@ -46,7 +46,7 @@ func overMaildirs(t testing.TB) (*maildir.Store, string, net.Addr, *pop3.Server)
 	cfg := config(nil)
 	cfg.Limits = pop3.Limits{PerAddress: 1000}
 	cfg.Auth = everybody{}
-	cfg.Open = func(ctx context.Context, a relay.Address) (pop3.Maildrop, error) {
+	cfg.Open = func(ctx context.Context, a relay.Address, client netip.Addr) (pop3.Maildrop, error) {
 		d, err := store.Maildrop(ctx, a)
 		if err != nil {
 			return nil, err

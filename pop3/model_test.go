@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,7 @@ func TestModel(t *testing.T) {
 			"crash":       m.crash,
 			"otherFlags":  m.otherFlags,
 			"otherDelete": m.otherDelete,
+			"undelete":    m.undelete,
 		})
 		m.drop(rt)
 		m.logIn(rt)
@@ -65,6 +67,8 @@ type model struct {
 	count   int               // letters ever
 	letters map[string]bool   // the text of each that must be there
 	uids    map[string]string // text by unique-id, for ever
+	kept    map[string]bool   // the text of each that a session removed
+	former  map[string]bool   // the unique-ids of those before they came back
 
 	conn    net.Conn // of the session; nil: none
 	r       *bufio.Reader
@@ -77,7 +81,7 @@ func newModel(rt *rapid.T) *model {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	m := &model{root: root, letters: map[string]bool{}, uids: map[string]string{}}
+	m := &model{root: root, letters: map[string]bool{}, uids: map[string]string{}, kept: map[string]bool{}, former: map[string]bool{}}
 	m.start(rt)
 	return m
 }
@@ -87,17 +91,18 @@ func (m *model) start(rt *rapid.T) {
 	if m.flush, err = durable.NewFlusher(m.root); err != nil {
 		rt.Fatal(err)
 	}
-	if m.store, err = maildir.Open(m.root, "mail.office.example", m.flush, slog.New(slog.DiscardHandler)); err != nil {
+	if m.store, err = maildir.Open(m.root, "mail.office.example", m.flush, slog.New(slog.DiscardHandler), maildir.WithUndelete(time.Hour)); err != nil {
 		rt.Fatal(err)
 	}
 	cfg := config(nil)
 	cfg.Auth = everybody{}
 	store := m.store
-	cfg.Open = func(ctx context.Context, a relay.Address) (pop3.Maildrop, error) {
+	cfg.Open = func(ctx context.Context, a relay.Address, client netip.Addr) (pop3.Maildrop, error) {
 		d, err := store.Maildrop(ctx, a)
 		if err != nil {
 			return nil, err
 		}
+		d.SetClient(client)
 		return d, nil
 	}
 	s := pop3.New(cfg)
@@ -221,6 +226,9 @@ func (m *model) logIn(rt *rapid.T) {
 		if known, ok := m.uids[uids[i]]; ok && known != text {
 			rt.Fatalf("the unique-id %s of %.20q is now that of %.20q", uids[i], known, text)
 		}
+		if m.former[uids[i]] {
+			rt.Fatalf("%.20q came back under the unique-id %s it had", text, uids[i])
+		}
 		m.uids[uids[i]] = text
 		m.shown = append(m.shown, text)
 	}
@@ -229,6 +237,9 @@ func (m *model) logIn(rt *rapid.T) {
 	}
 	byText := map[string]string{}
 	for uid, text := range m.uids {
+		if m.former[uid] {
+			continue
+		}
 		if other, twice := byText[text]; twice {
 			rt.Fatalf("%.20q had the unique-id %s, then %s", text, other, uid)
 		}
@@ -319,7 +330,10 @@ func (m *model) quit(rt *rapid.T) {
 		rt.Fatalf("QUIT: %s, want %s", got, want)
 	}
 	for n := range m.deleted {
-		delete(m.letters, m.shown[n-1])
+		if text := m.shown[n-1]; m.letters[text] {
+			delete(m.letters, text)
+			m.kept[text] = true
+		}
 	}
 	m.conn.Close()
 	m.conn = nil
@@ -378,6 +392,35 @@ func (m *model) otherDelete(rt *rapid.T) {
 	if os.Remove(path) == nil {
 		delete(m.letters, text)
 	}
+}
+
+// undelete brings everything back that sessions removed, all of it and unchanged.
+func (m *model) undelete(rt *rapid.T) {
+	list, err := maildir.ListRemoved(m.root, ann)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	var texts []string
+	for _, l := range list {
+		r, err := l.Open()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		data, _ := io.ReadAll(r)
+		r.Close()
+		texts = append(texts, strings.ReplaceAll(string(data), "\n", "\r\n"))
+		m.former[l.UID] = true
+	}
+	if got, want := slices.Sorted(slices.Values(texts)), slices.Sorted(maps.Keys(m.kept)); !slices.Equal(got, want) {
+		rt.Fatalf("kept are %.20q, want %.20q", got, want)
+	}
+	if back, err := maildir.Undelete(m.root, ann, list...); back != len(list) || err != nil {
+		rt.Fatalf("undelete brought back %d of %d: %v", back, len(list), err)
+	}
+	for text := range m.kept {
+		m.letters[text] = true
+	}
+	clear(m.kept)
 }
 
 // check counts what lies on disk.

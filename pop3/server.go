@@ -27,9 +27,9 @@ type Maildrop interface {
 	Messages() []Message
 	// Open returns the octets of message n. Lone LF are sent as CRLF.
 	Open(n int) (io.ReadCloser, error)
-	// Seen notes that message n has been fetched whole.
+	// Seen notes, at that moment, that message n has been fetched whole.
 	Seen(n int)
-	// Remove removes messages for good. An error with a method NotRemoved() []int says which stay.
+	// Remove removes messages. An error with a method NotRemoved() []int says which stay.
 	Remove(n ...int) error
 	// Close lets the next session in.
 	Close() error
@@ -39,8 +39,8 @@ type Maildrop interface {
 type Config struct {
 	Hostname relay.Domain
 	Auth     relay.Authenticator
-	// Open opens a maildrop; relay.ErrInUse while another session has it.
-	Open func(ctx context.Context, mailbox relay.Address) (Maildrop, error)
+	// Open opens a maildrop for a client; relay.ErrInUse while another session has it.
+	Open func(ctx context.Context, mailbox relay.Address, client netip.Addr) (Maildrop, error)
 	// TLS serves STLS and implicit TLS; nil: neither.
 	TLS *tls.Config
 	// PlaintextOK says from where people may log in without TLS; nil: from nowhere.

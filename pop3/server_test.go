@@ -45,7 +45,7 @@ func config(box *fakeBox) pop3.Config {
 	return pop3.Config{
 		Hostname: "mail.office.example",
 		Auth:     fakeUsers{},
-		Open: func(context.Context, relay.Address) (pop3.Maildrop, error) {
+		Open: func(context.Context, relay.Address, netip.Addr) (pop3.Maildrop, error) {
 			if box.open {
 				return nil, relay.ErrInUse
 			}

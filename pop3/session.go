@@ -131,9 +131,6 @@ func (s *session) closeDrop() {
 	}
 	drop := s.drop
 	s.drop = nil
-	for _, f := range s.fetched[:s.reported] {
-		drop.Seen(f.n)
-	}
 	if err := drop.Close(); err != nil {
 		s.log.Warn("cannot close the maildrop", "user", s.mailbox, "err", err)
 	}
@@ -273,7 +270,9 @@ func (s *session) stls(ctx context.Context, arg string, crlf bool) {
 	}
 }
 
-// capa implements RFC 2449 §5. Only what would work now is listed.
+// capa implements RFC 2449 §5. Only what would work now is listed. EXPIRE is about letters that
+// clients leave here: nobody but they removes any, hence NEVER (§6.7). What they do remove may be
+// kept a while for the operator, but no client can see that, so it is no retention.
 func (s *session) capa(_ context.Context, _ string) {
 	s.ok(textCapabilities)
 	s.writeString("TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nUTF8 USER\r\nLANG\r\n")

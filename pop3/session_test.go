@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -144,7 +145,7 @@ func TestTemporaryTrouble(t *testing.T) {
 	talk(t, connect(t, serve(t, cfg, false), "127.0.0.1"),
 		"S: +OK*\nC: USER ann@office.example\nS: +OK*\nC: PASS secret word\nS: -ERR [SYS/TEMP] the password*")
 	cfg = config(letters())
-	cfg.Open = func(context.Context, relay.Address) (pop3.Maildrop, error) { return nil, errBroken }
+	cfg.Open = func(context.Context, relay.Address, netip.Addr) (pop3.Maildrop, error) { return nil, errBroken }
 	talk(t, connect(t, serve(t, cfg, false), "127.0.0.1"),
 		"S: +OK*\nC: USER ann@office.example\nS: +OK*\nC: PASS secret word\nS: -ERR [SYS/TEMP] the mailbox*")
 }

@@ -104,6 +104,9 @@ func (s *session) report() {
 		f := s.fetched[s.reported]
 		m := s.list[f.n-1]
 		s.server.count.fetched.Add(1)
+		if s.drop != nil {
+			s.drop.Seen(f.n)
+		}
 		s.log.LogAttrs(context.Background(), slog.LevelInfo, "fetched",
 			slog.String("id", string(m.ID)), slog.String("user", s.mailbox.String()), slog.String("uid", m.UID), slog.Int64("size", f.size))
 	}

@@ -143,7 +143,8 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.later(flush.Close)
-	mail, err := maildir.Open(filepath.Join(cfg.DataDir, "mail"), string(cfg.Hostname), flush, h.log)
+	mail, err := maildir.Open(filepath.Join(cfg.DataDir, "mail"), string(cfg.Hostname), flush, h.log,
+		maildir.WithUndelete(cfg.POP3.Undelete))
 	if err != nil {
 		return err
 	}

@@ -54,11 +54,12 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 	for _, service := range []string{"pop3", "pop3s"} {
 		servers[service] = pop3.New(pop3.Config{
 			Hostname: cfg.Hostname, Auth: h.users, TLS: h.certs.ServerConfig(), Log: h.log,
-			Open: func(ctx context.Context, mailbox relay.Address) (pop3.Maildrop, error) {
+			Open: func(ctx context.Context, mailbox relay.Address, client netip.Addr) (pop3.Maildrop, error) {
 				drop, err := mail.Maildrop(ctx, mailbox)
 				if err != nil {
 					return nil, err
 				}
+				drop.SetClient(client)
 				return drop, nil
 			},
 			PlaintextOK: h.plaintextPOP3, Delay: delay, Language: cfg.POP3.Language,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ type Drop struct {
 	lock     *os.File // nil where the maildir does not exist yet
 	letters  []letter
 	messages []relay.Message
+	client   netip.Addr // who reads
 	closed   bool
 }
 
@@ -197,6 +199,9 @@ func (d *Drop) path(l letter) string {
 	return filepath.Join(d.box.dir, l.sub, l.base+l.info)
 }
 
+// SetClient says who reads. Only what is kept about removed letters depends on it.
+func (d *Drop) SetClient(client netip.Addr) { d.client = client.Unmap().WithZone("") }
+
 // Messages returns the snapshot: message n of POP3 is element n-1. The caller must not change it.
 func (d *Drop) Messages() []relay.Message { return d.messages }
 
@@ -219,14 +224,15 @@ func (d *Drop) Open(n int) (io.ReadCloser, error) {
 // was removed, so that other readers of the maildir see it as read.
 func (d *Drop) Seen(n int) { d.letters[n-1].seen = true }
 
-// Remove removes messages for good. A message that is gone already counts as removed. The error is
-// a *RemoveError that says which stay.
+// Remove removes messages, for good or as WithUndelete says. A message that is gone already counts
+// as removed. The error is a *RemoveError that says which stay.
 func (d *Drop) Remove(numbers ...int) error {
 	var failed RemoveError
 	touched := map[string]bool{}
+	away := d.newBatch()
 	for _, n := range numbers {
 		l := &d.letters[n-1]
-		err := d.onFile(l, os.Remove)
+		err := d.onFile(l, away.take)
 		if err != nil && !errors.Is(err, ErrGone) {
 			failed.Numbers = append(failed.Numbers, n)
 			failed.Err = errors.Join(failed.Err, err)
@@ -237,18 +243,20 @@ func (d *Drop) Remove(numbers ...int) error {
 		}
 		l.sub = ""
 	}
-	if err := d.flush(touched); err != nil {
+	if err := d.flush(touched, away.dirs()...); err != nil {
 		// They are gone, but a power cut may bring them back: a duplicate, never a loss.
 		d.store.log.Warn("cannot flush removals", "mailbox", d.box.addr, "err", err)
 	}
+	away.close()
 	if failed.Err != nil {
 		return &failed
 	}
 	return nil
 }
 
-func (d *Drop) flush(subs map[string]bool) error {
-	var dirs []string
+// flush makes changes in directories durable: those of the maildir named by subs, after others.
+func (d *Drop) flush(subs map[string]bool, others ...string) error {
+	dirs := others
 	for sub := range subs {
 		dirs = append(dirs, filepath.Join(d.box.dir, sub))
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"relayd/relay"
 	"relayd/relay/durable"
@@ -24,10 +25,12 @@ type Store struct {
 	flush *durable.Flusher
 	log   *slog.Logger
 	step  func(name string) // see SetStep
+	keep  time.Duration     // see WithUndelete
 
 	torn bool // letters of before the last boot may be torn
 	stop context.CancelFunc
-	work sync.WaitGroup
+	work sync.WaitGroup // the sweep after the start
+	loop sync.WaitGroup // what runs until Close
 
 	mu    sync.Mutex
 	boxes map[relay.Address]*box
@@ -50,7 +53,7 @@ type box struct {
 // Open makes the store at root, which it creates. hostname ends up in file names. flush must cover
 // the file system of root. Litter in tmp/ older than 36 hours is removed in the background; Close
 // waits for that.
-func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger) (*Store, error) {
+func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger, options ...Option) (*Store, error) {
 	if err := makeRoot(root); err != nil {
 		return nil, fmt.Errorf("maildir: open %s: %w", root, err)
 	}
@@ -63,11 +66,22 @@ func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger) (*Sto
 		root: root, dev: dev, host: hostPart(hostname), flush: flush, log: log.With("room", "maildir"), step: func(string) {},
 		stop: stop, boxes: map[relay.Address]*box{},
 	}
+	for _, o := range options {
+		o(s)
+	}
 	boot := bootID()
 	s.torn = boot == "" || boot != lastBoot(root)
 	s.work.Go(func() { s.sweep(ctx, boot) })
+	s.loop.Go(func() { s.sweepRemoved(ctx) })
 	return s, nil
 }
+
+// Option changes what Open makes.
+type Option func(*Store)
+
+// WithUndelete keeps what Remove removes for a time, so that Undelete can bring it back. Without it,
+// or with 0, letters are removed for good, and those kept before go too.
+func WithUndelete(keep time.Duration) Option { return func(s *Store) { s.keep = keep } }
 
 // SetStep has f told what is done of a commit; tests crash there. It comes before the first Stage.
 func (s *Store) SetStep(f func(name string)) { s.step = f }
@@ -76,6 +90,7 @@ func (s *Store) SetStep(f func(name string)) { s.step = f }
 func (s *Store) Close() error {
 	s.stop()
 	s.work.Wait()
+	s.loop.Wait()
 	return nil
 }
 

@@ -171,7 +171,7 @@ func (o *office) copyOf(list *[]string) []string {
 func (o *office) servePOP3() string {
 	s := pop3.New(pop3.Config{Auth: o, TLS: o.cert, Hostname: "mail.office.test",
 		PlaintextOK: func(netip.Addr) bool { return true },
-		Open: func(context.Context, relay.Address) (pop3.Maildrop, error) {
+		Open: func(context.Context, relay.Address, netip.Addr) (pop3.Maildrop, error) {
 			return &drop{office: o, letters: o.holds()}, nil
 		},
 		Limits: pop3.Limits{FailedDelay: time.Millisecond},
