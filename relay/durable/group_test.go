@@ -70,6 +70,47 @@ func TestGroupErrorStaysInItsBatch(t *testing.T) {
 	})
 }
 
+// Whoever is in no hurry rides along with the next commit, and waits no longer than it said.
+func TestGroupTakesThePatientAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var batches [][]int
+		g := durable.NewGroup(3, func(items []int) error {
+			batches = append(batches, slices.Clone(items))
+			time.Sleep(time.Second)
+			return nil
+		})
+		var wg sync.WaitGroup
+		patient := func(i int) {
+			wg.Go(func() {
+				if err := g.DoWithin(t.Context(), i, 10*time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		patient(1)
+		patient(2)
+		start := time.Now()
+		if err := g.Do(t.Context(), 3); err != nil || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		wg.Wait()
+		for i := range 4 {
+			patient(10 + i)
+		}
+		wg.Wait()
+		if took := time.Since(start); took != 13*time.Second {
+			t.Errorf("took %v, want 13s: 1, then 10 of patience and two commits", took)
+		}
+		for _, want := range [][]int{{3, 1, 2}, {10, 11, 12}, {13}} {
+			if len(batches) == 0 || len(batches[0]) != len(want) || want[0] == 3 && !slices.Equal(batches[0], want) {
+				t.Fatalf("batches %v, want next %v", batches, want)
+			}
+			batches = batches[1:]
+		}
+	})
+}
+
 func TestGroupRefusesACancelledCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
