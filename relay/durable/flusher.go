@@ -27,7 +27,9 @@ type Flusher struct {
 	// slow is set while syncfs is not worth it: before Linux 5.8 it hides write errors, and on a
 	// file system that another program is filling it waits for all of that program's data too.
 	never bool
-	slow  atomic.Int64 // unix nanoseconds until which to fsync file by file
+	// ordered: one journal commit carries a file's data and every name made before.
+	ordered bool
+	slow    atomic.Int64 // unix nanoseconds until which to fsync file by file
 }
 
 // syncfs slower than patience is given up for backoff in favour of single fsyncs.
@@ -45,7 +47,7 @@ func NewFlusher(dir string) (*Flusher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("durable: %w", err)
 	}
-	f := &Flusher{root: root, never: !syncfsReportsErrors()}
+	f := &Flusher{root: root, never: !syncfsReportsErrors(), ordered: isOrdered(root)}
 	f.group = NewGroup(maxBatch, f.flush)
 	return f, nil
 }
@@ -64,6 +66,9 @@ func (f *Flusher) Flush(ctx context.Context, w Write) error {
 func (f *Flusher) Close() error { return f.root.Close() }
 
 func (f *Flusher) flush(batch []Write) error {
+	if f.ordered && len(batch) == 1 && len(batch[0].Files) == 1 {
+		return batch[0].Files[0].Sync()
+	}
 	now := time.Now()
 	if f.never || now.UnixNano() < f.slow.Load() {
 		return flushEach(batch)
@@ -119,6 +124,18 @@ func syncDir(name string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// isOrdered says whether the file system is one whose journal is a single sequence of
+// transactions, and on which fsync of a file writes that sequence up to the file's last change. A
+// rename or link changes the file too (its ctime), and the directory in the same transaction; a
+// directory that was made earlier stands in an earlier one.
+func isOrdered(root *os.File) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(root.Fd()), &st) != nil {
+		return false
+	}
+	return st.Type == unix.EXT4_SUPER_MAGIC || st.Type == unix.XFS_SUPER_MAGIC
 }
 
 // syncfsReportsErrors: since Linux 5.8 syncfs returns write-back errors (syncfs(2)).
