@@ -167,3 +167,71 @@ func crash(t *testing.T, dir string, enough int) func(func(string) bool) {
 		}
 	}
 }
+
+// A first attempt writes nothing, and yet a crash during it hammers nobody: whatever has had no
+// attempt waits a pause after a crash, and nothing waits after an end in order.
+func TestFirstAttemptOverAnEnd(t *testing.T) {
+	f := newOffice(t)
+	taken, waiting := f.send("bob@a.example"), f.send("carl@b.example")
+	if items := f.take(1, func(d relay.Domain) bool { return d != "a.example" }); len(items) != 1 || items[0].Attempts != 1 {
+		t.Fatal(items)
+	}
+	show := func(id relay.ID) queue.Item {
+		t.Helper()
+		items, err := f.q.Get(t.Context(), id)
+		if err != nil || len(items) != 1 {
+			t.Fatal(items, err)
+		}
+		return items[0]
+	}
+	next := show(taken).Next
+	f.reopen() // in order
+	if it := show(taken); it.Attempts != 1 || !it.Next.Equal(next) {
+		t.Errorf("after an end in order: attempt %d, next %v; want 1 and %v", it.Attempts, it.Next, next)
+	}
+	if items := f.take(9, nil); len(items) != 1 || items[0].ID != waiting {
+		t.Fatalf("took %s, want what had not been attempted", keys(items))
+	}
+	f.settle(f.one(waiting), relay.Deferred)
+
+	fresh := f.send("dora@c.example")
+	copied := f.crash()
+	if items := copied.take(9, nil); len(items) != 0 {
+		t.Errorf("after a crash: took %s at once", keys(items))
+	}
+	due, ok := copied.q.NextDue()
+	if wait := time.Until(due); !ok || wait < 4*time.Minute || wait > 6*time.Minute {
+		t.Errorf("after a crash: due in %v, want about five minutes", wait)
+	}
+	items, err := copied.q.Take(t.Context(), time.Now().Add(6*time.Minute), 9, func(d relay.Domain) bool { return d != "c.example" })
+	if err != nil || len(items) != 1 || items[0].ID != fresh {
+		t.Fatalf("after the pause: %v, %v", items, err)
+	}
+	// Known to the disk this time: another crash makes it wait longer.
+	copied = copied.crash()
+	if it, err := copied.q.Get(t.Context(), fresh); err != nil || it[0].Attempts != 1 {
+		t.Errorf("after two crashes: %+v, %v", it, err)
+	}
+}
+
+func (f *office) one(id relay.ID) queue.Item {
+	f.Helper()
+	items, err := f.q.Get(f.Context(), id)
+	if err != nil || len(items) != 1 {
+		f.Fatal(items, err)
+	}
+	return items[0]
+}
+
+// crash is the office as another process finds it when this one has died now.
+func (f *office) crash() *office {
+	f.Helper()
+	dir := filepath.Join(f.TempDir(), "queue")
+	if err := os.CopyFS(dir, os.DirFS(f.dir)); err != nil {
+		f.Fatal(err)
+	}
+	g := &office{TB: f.TB, dir: dir}
+	g.open()
+	f.Cleanup(g.finish)
+	return g
+}

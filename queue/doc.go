@@ -15,13 +15,15 @@
 //     removes it. It removes only files that were there before it and have no record then.
 //   - after the transaction: the record is durable, and its body was durable before it. The
 //     sender may not have heard the 250 and send again: a duplicate, never a loss.
-//   - in Take: Attempts and Next are durable before anybody dials. After a crash the item waits
-//     out its pause; the attempt may have delivered: a duplicate.
+//   - in Take: Attempts and Next are durable before anybody dials; a first attempt needs no such
+//     record (first.go). After a crash the item waits out its pause; the attempt may have
+//     delivered: a duplicate.
 //   - in Settle or Drop: the transaction that removes the last record comes before the unlink of
 //     the body. Between them the body is an orphan again, and the next Open removes it.
 //
 // Everybody who writes (commits, Take, Settle, the operator) shares transactions through one
-// durable.Group: two syncs of the database carry all who came while the last two ran. Bodies
+// durable.Group: two syncs of the database carry all who came while the last two ran. A Settle
+// waits a few milliseconds for a commit that is made anyway. Bodies
 // share their flush through the durable.Flusher. bbolt runs with all its syncs. Its free list is
 // not stored but found again by Open, which reads all pages anyway to look for damage.
 //

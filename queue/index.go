@@ -46,11 +46,13 @@ type entry struct {
 	letter *letter
 	dest   *dest
 	due    int64 // when it competes to be taken; while taken, when it counts as forgotten
-	next   int64 // when it is due by its record
+	next   int64 // when it is due by its record, or by begun
 	at     int32
 	held   bool
 	taken  bool
 	gone   bool
+	fresh  bool  // came after Open, and has never been taken
+	begun  int64 // by the first attempt, while its record knows nothing of it: nanoseconds since 1970; or 0
 }
 
 func (e *entry) key() Key { return Key{e.letter.id, e.dest.domain} }

@@ -97,7 +97,7 @@ func (q *Queue) loadIndex() (bad map[string]error, complete bool, err error) {
 	q.index = newIndex(<-items)
 	now, longest := time.Now(), q.schedule.Longest()
 	for b := range full {
-		q.enterRaw(b, bad, func(next int64) int64 { return int64(wait(time.Unix(0, next), now, longest)) })
+		q.enterRaw(b, bad, func(id relay.ID, h header) int64 { return int64(wait(q.dueAtOpening(id, h), now, longest)) })
 		select {
 		case empty <- b:
 		default:
@@ -106,7 +106,7 @@ func (q *Queue) loadIndex() (bad map[string]error, complete bool, err error) {
 	return bad, complete, err
 }
 
-func (q *Queue) enterRaw(b *rawRecords, bad map[string]error, due func(next int64) int64) {
+func (q *Queue) enterRaw(b *rawRecords, bad map[string]error, due func(relay.ID, header) int64) {
 	keys := b.keys
 	for _, r := range b.heads {
 		raw := keys[:r.keyLen]
@@ -120,7 +120,7 @@ func (q *Queue) enterRaw(b *rawRecords, bad map[string]error, due func(next int6
 			bad[string(raw)] = r.err
 			continue
 		}
-		q.index.add(k, r.header, due(r.header.next))
+		q.index.add(k, r.header, due(k.ID, r.header))
 	}
 }
 

@@ -104,6 +104,7 @@ func (c *change) apply(tx *tx) error {
 		if err != nil {
 			continue
 		}
+		h.attempts, h.next = c.q.unrecorded(k, h.attempts, h.next)
 		if c.verb == nil {
 			err = tx.delete(k)
 		} else if !c.verb(&h) {
@@ -131,6 +132,7 @@ func (c *change) publish(x *index) {
 			}
 		default:
 			h := c.heads[i]
+			e.begun = 0
 			x.mark(e, h.held, e.taken)
 			if next := wait(time.Unix(0, h.next), now, longest); next == 0 {
 				e.next = c.q.clock.at(now)

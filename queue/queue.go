@@ -41,6 +41,8 @@ type Queue struct {
 	step  func(name string)
 
 	ownFlush bool
+	crashed  bool // the process that had the queue before us died
+	cautious bool // ours cannot say so: see first.go
 
 	mu       sync.Mutex // guards what follows; never held while waiting for the disk
 	index    *index
@@ -92,6 +94,7 @@ func (q *Queue) start() error {
 		}
 		q.flush, q.ownFlush = f, true
 	}
+	q.noteOpening()
 	l, err := q.load()
 	if err != nil {
 		return err
@@ -149,7 +152,7 @@ func (q *Queue) Close() error {
 	close(q.stop)
 	q.life.Unlock()
 	q.sweeping.Wait()
-	return q.release()
+	return errors.Join(q.noteClosing(), q.release())
 }
 
 func (q *Queue) release() error {
@@ -310,6 +313,20 @@ func (q *Queue) do(ctx context.Context, o *op) error {
 	}
 	defer done()
 	return q.group.Do(ctx, o)
+}
+
+// settlePatience is how long an attempt's outcome may wait for a commit that is made anyway. A
+// crash meanwhile delivers once more what was just delivered, as one a moment earlier would.
+const settlePatience = 5 * time.Millisecond
+
+// doSoon is do for what nobody waits for.
+func (q *Queue) doSoon(ctx context.Context, o *op) error {
+	done, err := q.use()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return q.group.DoWithin(ctx, o, settlePatience)
 }
 
 // removeBodies unlinks bodies whose last item is gone. One that stays is no harm: the next Open

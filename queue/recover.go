@@ -170,6 +170,8 @@ func (q *Queue) read(t *tx, k Key) (it Item, h header, record []byte, err error)
 	}
 	it, h, reason := decode(k, record)
 	if reason == nil {
+		h.attempts, h.next = q.unrecorded(k, h.attempts, h.next)
+		it.Attempts, it.Next = int(h.attempts), time.Unix(0, h.next).UTC()
 		return it, h, record, nil
 	}
 	if _, err := q.mend(t, k.String(), reason); err != nil {

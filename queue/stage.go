@@ -112,7 +112,7 @@ func (s *staged) commit(ctx context.Context) error {
 		publish: func(x *index) {
 			for _, it := range items {
 				w := wait(it.Next, time.Now(), s.q.schedule.Longest())
-				x.add(it.Key(), header{size: it.Size, held: it.Held}, s.q.clock.in(w))
+				x.add(it.Key(), header{size: it.Size, held: it.Held}, s.q.clock.in(w)).fresh = true
 			}
 		},
 	})

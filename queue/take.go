@@ -15,32 +15,42 @@ const forgotten = 2 * time.Hour
 
 // Take hands out at most n items that are due at now, no two of one domain before every due
 // domain had its turn, the longest due first. Attempts and Next are those of the new attempt, and
-// they are on the disk before Take returns: a crash in the middle of an attempt costs a pause and
-// never dials the same host again at once. An item handed out is not handed out again before it
+// unless it is the first, they are on the disk before Take returns: a crash in the middle of an
+// attempt costs a pause and never dials the same host again at once. An item handed out is not handed out again before it
 // is settled, or the queue opened anew, or two hours have passed.
 //
 // skip is asked before each item, without any lock held; false means that this domain's next due
 // item is taken, so it may count as it goes. nil skips nothing. When all due items are skipped
 // the result is empty and they stay due.
 func (q *Queue) Take(ctx context.Context, now time.Time, n int, skip func(relay.Domain) bool) ([]Item, error) {
-	picked := q.pick(now, n, skip)
-	if len(picked) == 0 {
+	first, picked := q.pick(now, n, skip)
+	if len(first)+len(picked) == 0 {
 		return nil, ctx.Err()
 	}
-	t := &taking{q: q, now: now, picked: picked}
-	if err := q.do(ctx, &op{t.apply, t.publish}); err != nil {
-		q.giveBack(picked)
+	items, rest, err := q.begin(now, first)
+	if err != nil {
+		q.giveBack(append(first, picked...))
 		return nil, fmt.Errorf("queue: take: %w", err)
 	}
+	t := &taking{q: q, now: now, picked: append(picked, rest...)}
+	if len(t.picked) > 0 {
+		if err := q.do(ctx, &op{t.apply, t.publish}); err != nil {
+			q.giveBack(t.picked)
+			if len(items) == 0 {
+				return nil, fmt.Errorf("queue: take: %w", err)
+			}
+			// What has begun is handed out; the next Take meets the error again.
+		}
+	}
 	q.step("queue: taken")
-	return t.items, nil
+	return append(items, t.items...), nil
 }
 
-// pick reserves due items in the index. A domain under consideration is out of the ranking, so
+// pick reserves due items in the index, and tells those whose first attempt this is from the
+// others. A domain under consideration is out of the ranking, so
 // that the lock need not be held while skip is asked.
-func (q *Queue) pick(now time.Time, n int, skip func(relay.Domain) bool) []*entry {
+func (q *Queue) pick(now time.Time, n int, skip func(relay.Domain) bool) (first, picked []*entry) {
 	at := q.clock.at(now)
-	var picked []*entry
 	var seen, round []*dest
 	defer func() {
 		q.mu.Lock()
@@ -56,12 +66,15 @@ func (q *Queue) pick(now time.Time, n int, skip func(relay.Domain) bool) []*entr
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		e, ok := q.index.pick(d, at, at+int64(forgotten))
-		if ok {
+		switch {
+		case ok && q.isFirst(e):
+			first = append(first, e)
+		case ok:
 			picked = append(picked, e)
 		}
 		return ok
 	}
-	for len(picked) < n {
+	for len(first)+len(picked) < n {
 		q.mu.Lock()
 		d, ok := q.index.setAside(at)
 		q.mu.Unlock()
@@ -73,16 +86,16 @@ func (q *Queue) pick(now time.Time, n int, skip func(relay.Domain) bool) []*entr
 			round = append(round, d)
 		}
 	}
-	for len(picked) < n && len(round) > 0 {
+	for len(first)+len(picked) < n && len(round) > 0 {
 		again := round[:0:0]
 		for _, d := range round {
-			if len(picked) < n && q.hasDue(d, at) && take(d) {
+			if len(first)+len(picked) < n && q.hasDue(d, at) && take(d) {
 				again = append(again, d)
 			}
 		}
 		round = again
 	}
-	return picked
+	return first, picked
 }
 
 func (q *Queue) hasDue(d *dest, at int64) bool {
@@ -144,6 +157,7 @@ func (t *taking) publish(x *index) {
 	isTaken := make(map[*entry]bool, len(t.taken))
 	for i, e := range t.taken {
 		isTaken[e] = true
+		e.fresh, e.begun = false, 0
 		e.next = t.q.clock.at(t.now) + int64(t.items[i].Next.Sub(t.now))
 		t.items[i].Next = t.items[i].Next.UTC().Round(0)
 	}
@@ -164,7 +178,7 @@ func (t *taking) publish(x *index) {
 // damaged, and it is gone.
 func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warned bool) error {
 	s := &settling{q: q, k: k, results: results, warned: warned}
-	err := q.do(ctx, &op{s.apply, s.publish})
+	err := q.doSoon(ctx, &op{s.apply, s.publish})
 	if err == nil {
 		err = s.err
 	}
@@ -222,6 +236,7 @@ func (s *settling) publish(x *index) {
 	case s.over:
 		s.last = x.remove(s.k)
 	default:
+		e.begun = 0
 		x.giveBack(e)
 	}
 }
