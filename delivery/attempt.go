@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"relayd/queue"
 	"relayd/relay"
@@ -168,18 +171,34 @@ func (d *Drain) Bounce(ctx context.Context, f queue.Filter, reason string) (int,
 	if reason == "" {
 		reason = "given up by the postmaster"
 	}
-	n := 0
+	return d.bounceAll(ctx, items, reason, errs)
+}
+
+// bounceAtOnce is how many letters are given up side by side: they share the flushes of the disk.
+const bounceAtOnce = 32
+
+func (d *Drain) bounceAll(ctx context.Context, items []queue.Item, reason string, errs []error) (n int, err error) {
+	var mu sync.Mutex
+	var workers errgroup.Group
+	workers.SetLimit(bounceAtOnce)
 	for _, item := range items {
-		if err := ctx.Err(); err != nil {
-			return n, errors.Join(append(errs, err)...)
+		if ctx.Err() != nil {
+			break
 		}
-		if err := d.bounce(ctx, item, reason); err != nil {
-			errs = append(errs, fmt.Errorf("delivery: bounce %s/%s: %w", item.ID, item.Domain, err))
-			continue
-		}
-		n++
+		workers.Go(func() error {
+			err := d.bounce(ctx, item, reason)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("delivery: bounce %s/%s: %w", item.ID, item.Domain, err))
+			} else {
+				n++
+			}
+			return nil
+		})
 	}
-	return n, errors.Join(errs...)
+	workers.Wait()
+	return n, errors.Join(append(errs, ctx.Err())...)
 }
 
 // ErrBusy says that an attempt at the item is under way.
