@@ -27,11 +27,12 @@ func newMendable(t *testing.T) *mendable {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m := &mendable{T: t, Queue: q}
 	t.Cleanup(func() {
-		if err := q.Check(context.Background()); err != nil {
+		if err := m.Check(context.Background()); err != nil {
 			t.Error(err)
 		}
-		q.Close()
+		m.Close()
 	})
 	now := time.Now()
 	env := relay.Envelope{ID: relay.NewID(now), Accepted: now, From: relay.Address{Local: "ann", Domain: "office.example"}}
@@ -46,7 +47,8 @@ func newMendable(t *testing.T) *mendable {
 	if err := s.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &mendable{t, q, Key{env.ID, "a.example"}}
+	m.k = Key{env.ID, "a.example"}
+	return m
 }
 
 // harm flips an octet of the record, and of the letter's trailer if asked to.

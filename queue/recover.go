@@ -44,6 +44,20 @@ func (q *Queue) reconcile(l loaded) error {
 	if len(orphans) > 0 {
 		q.sweeping.Go(func() { q.sweep(orphans) })
 	}
+	if !l.complete {
+		return q.healMeta()
+	}
+	return nil
+}
+
+// healMeta commits a transaction that changes nothing: bbolt writes its meta pages in turn, and
+// the next one is the damaged one.
+func (q *Queue) healMeta() error {
+	q.committing.Lock()
+	defer q.committing.Unlock()
+	if err := q.store.db.Update(func(*bbolt.Tx) error { return nil }); err != nil {
+		return fmt.Errorf("queue: write a meta page: %w", err)
+	}
 	return nil
 }
 

@@ -24,6 +24,8 @@ type memory struct {
 	calls []string
 	last  queue.Filter
 	body  string
+
+	faults []queue.Fault
 }
 
 func (m *memory) List(_ context.Context, f queue.Filter) iter.Seq2[queue.Item, error] {
@@ -163,4 +165,12 @@ func serve(t testing.TB, cfg admin.Config) (*admin.Client, *admin.Server) {
 		wg.Wait()
 	})
 	return c, s
+}
+
+func (m *memory) Inspect(context.Context) (queue.Report, error) {
+	return queue.Report{Letters: 2, Items: 3, Faults: m.faults}, nil
+}
+
+func (m *memory) Repair(context.Context) (queue.Repaired, error) {
+	return queue.Repaired{Mended: m.faults}, nil
 }

@@ -24,6 +24,8 @@ type Queue interface {
 	Hold(ctx context.Context, f queue.Filter) (int, error)
 	Release(ctx context.Context, f queue.Filter) (int, error)
 	Drop(ctx context.Context, f queue.Filter) (int, error)
+	Inspect(ctx context.Context) (queue.Report, error)
+	Repair(ctx context.Context) (queue.Repaired, error)
 }
 
 // Bouncer returns letters to their senders at the operator's word; *delivery.Drain.
@@ -138,6 +140,8 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/queue", s.listQueue)
 	mux.HandleFunc("GET /v1/queue/{name...}", s.showQueue)
 	mux.HandleFunc("POST /v1/queue/{verb}", s.changeQueue)
+	mux.HandleFunc("GET /v1/check", s.checkQueue)
+	mux.HandleFunc("POST /v1/repair", s.repairQueue)
 	mux.HandleFunc("GET /v1/auth", s.listLogins)
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)

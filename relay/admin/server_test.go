@@ -449,3 +449,19 @@ func normal(f admin.Filter) admin.Filter {
 	}
 	return f
 }
+
+// What is wrong with the queue comes over the socket in words.
+func TestCheckAndRepair(t *testing.T) {
+	t.Parallel()
+	q := twoLetters(t)
+	q.faults = []queue.Fault{{Kind: queue.FaultBody, ID: "0abcdefghjkmnpqr", Text: "the text is damaged", Note: true}}
+	c, _ := serve(t, admin.Config{Queue: q})
+	r, err := c.Check(t.Context())
+	if err != nil || r.Items != 3 || len(r.Faults) != 1 || r.Faults[0] != q.faults[0] {
+		t.Errorf("checked: %+v, %v", r, err)
+	}
+	done, err := c.Repair(t.Context())
+	if err != nil || len(done.Mended) != 1 || done.Mended[0] != q.faults[0] {
+		t.Errorf("repaired: %+v, %v", done, err)
+	}
+}

@@ -128,7 +128,7 @@ func hintOf(err error) string {
 	}
 	switch {
 	case errors.Is(err, admin.ErrNotRunning):
-		return "start it with systemctl start relayd; queue ls, queue show and user work without it"
+		return "start it with systemctl start relayd; queue ls, show, check, repair and user work without it"
 	case errors.Is(err, os.ErrPermission):
 		return "run it as root or as the user of relayd: sudo relayctl ..."
 	}

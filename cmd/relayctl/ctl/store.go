@@ -100,11 +100,15 @@ func (a *app) open() (source, error) {
 	view, err := queue.OpenReadOnly(filepath.Join(dir, "queue"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return source{}, hint(fmt.Errorf("relayd is not running, and there is no queue in %s", dir),
-			"is this the right data directory? --config FILE or --data-dir DIR name another")
+		return source{}, noQueue(dir)
 	case err != nil:
 		return source{}, fmt.Errorf("relayd is not running, and its queue cannot be read: %w", err)
 	}
 	a.note("relayd is not running: reading the queue in %s", dir)
 	return source{store: admin.NewReader(view), close: sync.OnceFunc(func() { view.Close() }), files: true}, nil
+}
+
+func noQueue(dir string) error {
+	return hint(fmt.Errorf("relayd is not running, and there is no queue in %s", dir),
+		"is this the right data directory? --config FILE or --data-dir DIR name another")
 }
