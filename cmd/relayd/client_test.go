@@ -52,10 +52,15 @@ func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdPop is `pop USER PASSWORD COMMAND...`: it logs in, gives each quoted command, quits, and
+// cmdPop is `pop [-at IP] USER PASSWORD COMMAND...`: it connects, from that address, logs in, gives each quoted command, quits, and
 // prints the replies as they came, without the login's.
 func cmdPop(ts *testscript.TestScript, neg bool, args []string) {
-	d, err := dial(ts.Getenv("POP3"))
+	local := &net.TCPAddr{}
+	if args[0] == "-at" {
+		local.IP = net.ParseIP(args[1])
+		args = args[2:]
+	}
+	d, err := dialFrom(local, ts.Getenv("POP3"))
 	ts.Check(err)
 	defer d.Close()
 	d.expect("+OK")
@@ -80,8 +85,10 @@ type dialogue struct {
 	err error
 }
 
-func dial(addr string) (*dialogue, error) {
-	conn, err := net.DialTimeout("tcp", addr, patience)
+func dial(addr string) (*dialogue, error) { return dialFrom(&net.TCPAddr{}, addr) }
+
+func dialFrom(local *net.TCPAddr, addr string) (*dialogue, error) {
+	conn, err := (&net.Dialer{Timeout: patience, LocalAddr: local}).Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,8 @@ var neighbours = map[string][]string{
 	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
-	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config"},
+	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
+	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config", "delivery/maildir"},
 	"cmd/relayd": {"config", "delivery", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }

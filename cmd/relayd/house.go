@@ -144,7 +144,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	}
 	h.later(flush.Close)
 	mail, err := maildir.Open(filepath.Join(cfg.DataDir, "mail"), string(cfg.Hostname), flush, h.log,
-		maildir.WithUndelete(cfg.POP3.Undelete))
+		maildir.WithUndelete(cfg.POP3.Undelete), maildir.WithAlarm(h.warnOfEmptying))
 	if err != nil {
 		return err
 	}

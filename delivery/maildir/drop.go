@@ -34,6 +34,7 @@ type Drop struct {
 	letters  []letter
 	messages []relay.Message
 	client   netip.Addr // who reads
+	notes    []byte     // for the fetch log
 	closed   bool
 }
 
@@ -199,7 +200,7 @@ func (d *Drop) path(l letter) string {
 	return filepath.Join(d.box.dir, l.sub, l.base+l.info)
 }
 
-// SetClient says who reads. Only what is kept about removed letters depends on it.
+// SetClient says who reads, for the fetch log and for what is removed; without it neither knows.
 func (d *Drop) SetClient(client netip.Addr) { d.client = client.Unmap().WithZone("") }
 
 // Messages returns the snapshot: message n of POP3 is element n-1. The caller must not change it.
@@ -222,7 +223,10 @@ func (d *Drop) Open(n int) (io.ReadCloser, error) {
 
 // Seen notes that message n has been fetched. Close then moves it to cur/ with the flag S, unless it
 // was removed, so that other readers of the maildir see it as read.
-func (d *Drop) Seen(n int) { d.letters[n-1].seen = true }
+func (d *Drop) Seen(n int) {
+	d.letters[n-1].seen = true
+	d.note(FetchTaken, n)
+}
 
 // Remove removes messages, for good or as WithUndelete says. A message that is gone already counts
 // as removed. The error is a *RemoveError that says which stay.
@@ -240,6 +244,7 @@ func (d *Drop) Remove(numbers ...int) error {
 		}
 		if err == nil {
 			touched[l.sub] = true
+			d.note(FetchRemoved, n)
 		}
 		l.sub = ""
 	}
@@ -280,6 +285,8 @@ func (d *Drop) Close() error {
 	}
 	d.closed = true
 	defer d.release()
+	d.writeNotes()
+	d.suspect()
 	var errs []error
 	for i := range d.letters {
 		if l := &d.letters[i]; l.seen && l.sub != "" {

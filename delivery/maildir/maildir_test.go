@@ -244,7 +244,14 @@ func TestFlushFails(t *testing.T) {
 	}
 	defer s.Close()
 	st := stage(t, s, "x\r\n", ann, bob)
-	flush.Close() // syncfs on a closed descriptor fails
+	// However the flusher goes about it: fsync of a pipe fails, and syncfs on a closed descriptor.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	maildir.WriteTo(st, w)
+	flush.Close()
 	err = st.Commit(t.Context())
 	if f, ok := errors.AsType[*relay.Failure](err); !ok || f.Reply.Code != 451 {
 		t.Errorf("commit: %v", err)

@@ -27,6 +27,9 @@ type Store struct {
 	step  func(name string) // see SetStep
 	keep  time.Duration     // see WithUndelete
 
+	tell     func(ctx context.Context, e Emptying) error // see WithAlarm
+	suspects chan suspect
+
 	torn bool // letters of before the last boot may be torn
 	stop context.CancelFunc
 	work sync.WaitGroup // the sweep after the start
@@ -73,6 +76,9 @@ func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger, optio
 	s.torn = boot == "" || boot != lastBoot(root)
 	s.work.Go(func() { s.sweep(ctx, boot) })
 	s.loop.Go(func() { s.sweepRemoved(ctx) })
+	if s.tell != nil {
+		s.loop.Go(func() { s.watch(ctx) })
+	}
 	return s, nil
 }
 

@@ -15,7 +15,8 @@ import (
 const mailLong = `mail sends and reads letters as any mail program does, over SMTP and POP3.
 
 Without a verb, on a terminal, it opens a mailbox with a menu. The servers come from the
-configuration unless flags name them. The password is never on the command line: it is in the
+configuration unless flags name them. undelete, fetches and whatever has --removed are for the
+operator instead: they look into the data of relayd and need no password. The password is never on the command line: it is in the
 environment variable RELAYD_PASSWORD, on standard input with --password-stdin, or asked for.
 
 Passwords travel under TLS or to this machine only. The certificate of another machine is checked;
@@ -34,7 +35,7 @@ func (a *app) mail() *cobra.Command {
 		return a.mailbox(cmd.Context(), f)
 	}
 	f.register(cmd.Flags())
-	cmd.AddCommand(a.mailSend(), a.mailLs(), a.mailGet(), a.mailRm())
+	cmd.AddCommand(a.mailSend(), a.mailLs(), a.mailGet(), a.mailRm(), a.mailUndelete(), a.mailFetches())
 	return cmd
 }
 

@@ -11,18 +11,26 @@ import (
 )
 
 func (a *app) mailGet() *cobra.Command {
-	var raw bool
+	var raw, removed bool
 	cmd := a.reading("get ADDRESS N", "Print a letter", false, []string{"the number of a letter"},
 		func(ctx context.Context, f account, args []string) error {
+			if removed && f.server != "" {
+				return usage("leave one of them out", "--removed looks into the data of relayd here, --server asks a server")
+			}
+			if removed {
+				return a.getRemoved(f.user, args[0], raw)
+			}
 			n, err := letterNumber(args[0])
 			if err != nil {
 				return err
 			}
 			return a.maildrop(ctx, f, func(p *popSession) error { return a.getMail(p, n, raw) })
 		})
-	cmd.Long = "get prints a letter of a mailbox by its number in ls, its bytes as they are except on a terminal."
+	cmd.Long = "get prints a letter of a mailbox by its number in ls, its bytes as they are except on a terminal.\n" +
+		"With --removed it prints a removed letter by its ID in ls --removed."
 	cmd.Example = "  relayctl mail get --server 127.0.0.1:1100 ann@office.test 1 > letter.eml"
 	cmd.Flags().BoolVar(&raw, "raw", false, "leave the line ends CRLF, as they came")
+	cmd.Flags().BoolVar(&removed, "removed", false, "print a removed letter of the relayd on this machine, by its ID")
 	return cmd
 }
 

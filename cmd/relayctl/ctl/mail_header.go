@@ -84,7 +84,7 @@ func decoded(s string) string {
 
 // digest is what a list tells about a letter.
 type digest struct {
-	Number   int       `json:"number"`
+	Number   int       `json:"number,omitempty"` // none for what has been removed
 	UID      string    `json:"uid,omitempty"`
 	From     string    `json:"from"`   // the From field, or else the Return-Path
 	Sender   string    `json:"sender"` // its address alone

@@ -49,22 +49,39 @@ func (a *app) maildrop(ctx context.Context, f account, do func(*popSession) erro
 }
 
 func (a *app) mailLs() *cobra.Command {
-	var brief bool
+	var brief, removed bool
+	var c choice
 	cmd := a.reading("ls ADDRESS", "List the letters of a mailbox", false, nil,
 		func(ctx context.Context, f account, _ []string) error {
-			return a.maildrop(ctx, f, func(p *popSession) error { return a.listMail(p, brief) })
+			switch {
+			case removed && f.server != "":
+				return usage("leave one of them out", "--removed looks into the data of relayd here, --server asks a server")
+			case removed:
+				return a.listRemoved(f.user, c)
+			case c.client.IsValid():
+				return usage("", "--client is for --removed: POP3 does not tell")
+			}
+			return a.maildrop(ctx, f, func(p *popSession) error { return a.listMail(p, brief, c) })
 		})
+	cmd.Long = `ls lists a mailbox over POP3. With --removed it lists instead what has been removed from a mailbox of
+the relayd on this machine and can be brought back; that takes no password but the right to read
+its data.`
 	cmd.Aliases = []string{"list"}
 	cmd.Example = "  relayctl mail ls --server 127.0.0.1:1100 ann@office.test\n  relayctl mail ls --brief ann@office.example"
 	cmd.Flags().BoolVar(&brief, "brief", false, "a line for each letter: number, sender, day")
+	cmd.Flags().BoolVar(&removed, "removed", false, "list removed letters that relayctl mail undelete can bring back")
+	c.register(cmd.Flags(), false)
 	return cmd
 }
 
-// listMail prints the letters as they are read.
-func (a *app) listMail(p *popSession, brief bool) error {
+// listMail prints the letters as they are read, as far as they are meant.
+func (a *app) listMail(p *popSession, brief bool, c choice) error {
 	t := a.table(digestColumns...)
 	n, octets := 0, int64(0)
 	err := p.digests(func(d digest) error {
+		if !c.holds(d, d.Received, a.Now()) {
+			return nil
+		}
 		n, octets = n+1, octets+d.Size
 		switch {
 		case a.json:
@@ -82,7 +99,11 @@ func (a *app) listMail(p *popSession, brief bool) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.Stdout, mailTotal(n, octets))
+	total := mailTotal(n, octets)
+	if n == 0 && !c.isZero() {
+		total = "no such letters"
+	}
+	_, err = fmt.Fprintln(a.Stdout, total)
 	return err
 }
 
