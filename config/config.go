@@ -26,6 +26,9 @@ import (
 // DefaultPath is where both programs look for the file when --config does not name one.
 const DefaultPath = "/etc/relayd/relayd.toml"
 
+// DropName is where DropDir lies in DataDir unless the file says otherwise.
+const DropName = "drop"
+
 // MaxFileSize bounds the file: anything larger is not a configuration of ours.
 const MaxFileSize = 1 << 20
 
@@ -35,6 +38,7 @@ type Config struct {
 	Path     string       // the file it was read from; empty for Default and Dev
 	Hostname relay.Domain // how we greet; a name, never an address literal
 	DataDir  string       // absolute: mail/, queue/, keys/, users, control.sock
+	DropDir  string       // absolute: where programs leave letters; DataDir/drop unless the file says otherwise
 	Listen   Listen
 	Domains  map[relay.Domain]DomainConfig // mail for these is delivered here
 	// DefaultDomain is the first of them in the file; empty without any. Its postmaster answers
@@ -231,6 +235,7 @@ func (r Route) Matches(d relay.Domain) bool {
 func Default() *Config {
 	return &Config{
 		DataDir: "/var/lib/relayd",
+		DropDir: "/var/lib/relayd/" + DropName,
 		Domains: map[relay.Domain]DomainConfig{},
 		Users:   map[relay.Address]UserConfig{},
 		Limits: Limits{
@@ -271,6 +276,7 @@ func Dev(dir string) *Config {
 	c := Default()
 	c.Hostname = "mail.office.test"
 	c.DataDir = absolute(".", dir)
+	c.DropDir = filepath.Join(c.DataDir, DropName)
 	c.Listen = Listen{
 		SMTP:       []string{"127.0.0.1:2525"},
 		Submission: []string{"127.0.0.1:2587"},

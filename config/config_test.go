@@ -156,6 +156,7 @@ via = "Smart.Example:25"
 	want.Path = "/etc/relayd/relayd.toml"
 	want.Hostname = "mail.office.example"
 	want.DataDir = "/etc/relayd/data"
+	want.DropDir = "/etc/relayd/data/drop"
 	want.Listen.SMTP = []string{":25", "[::1]:2525"}
 	want.Listen.Metrics = []string{"localhost:9025"}
 	want.Listen.Devices = []config.ListenDevice{{Service: "device", Addresses: []string{":2526", "127.0.0.1:26"}},

@@ -58,6 +58,9 @@ func (r *reader) config(root *table, c *Config) {
 	folder := filepath.Dir(r.name)
 	r.hostname(s, c)
 	r.path(s, "data_dir", &c.DataDir, folder)
+	if !r.path(s, "drop_dir", &c.DropDir, folder) {
+		c.DropDir = filepath.Join(c.DataDir, DropName)
+	}
 	listeners := r.listen(s.sub("listen"), c, s.t.get("listen_device") != nil)
 	r.smtp(s.sub("smtp"), &c.SMTP)
 	r.domains(s, c)

@@ -7,4 +7,4 @@ import (
 	"relayd/cmd/relayctl/ctl"
 )
 
-func main() { os.Exit(ctl.Main(os.Args[1:])) }
+func main() { os.Exit(ctl.Main(ctl.Command(os.Args))) }

@@ -43,6 +43,7 @@ var neighbours = map[string][]string{
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},
 	"relay/listen":     {},
+	"relay/drop":       {},
 	"relay/sasl":       {},
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
 	"relay/intake":     {},
@@ -52,7 +53,7 @@ var neighbours = map[string][]string{
 	"relay/certs":      {},
 	"relay/resolver":   {},
 	"relay/relaytest":  {},
-	"relay/admin":      {"queue"},
+	"relay/admin":      {"queue", "relay/drop"},
 	"config":           {},
 	"queue":            {},
 	"delivery":         {"queue", "delivery/dsn"},
@@ -63,9 +64,10 @@ var neighbours = map[string][]string{
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
-	"cmd/relayctl/ctl": {"relay/admin", "relay/users", "queue", "config", "delivery/maildir"},
-	"cmd/relayd": {"config", "delivery", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
+	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/users", "queue", "config", "delivery/maildir"},
+	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
+	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
+		"relay/drop", "relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it

@@ -23,6 +23,7 @@ import (
 	"relayd/relay"
 	"relayd/relay/admin"
 	"relayd/relay/certs"
+	"relayd/relay/drop"
 	"relayd/relay/durable"
 	"relayd/relay/intake"
 	"relayd/relay/known"
@@ -115,6 +116,9 @@ func (h *house) close() error {
 func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
+	}
+	if err := drop.MakeDir(cfg.DropDir); err != nil {
+		return fmt.Errorf("drop_dir: %w", err)
 	}
 	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.ours)); err != nil {
 		return err
@@ -209,7 +213,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Devices: h.seenDevices,
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about,
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})

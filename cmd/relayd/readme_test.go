@@ -343,7 +343,7 @@ func testCommandList(t *testing.T, b readmeBlock) {
 }
 
 // listed are the programs of others that the README may name without a test that runs them.
-var listed = []string{"install", "useradd", "editor", "systemctl", "journalctl"}
+var listed = []string{"install", "ln", "useradd", "editor", "systemctl", "journalctl"}
 
 // testCommand checks a command line without running it: that its verb, target and flags exist.
 func testCommand(t *testing.T, line string) {

@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"relayd":   func() { step = dieAt(os.Getenv(dieAtEnv)); main() },
 		"relayctl": func() { os.Exit(ctl.Main(os.Args[1:])) },
+		"sendmail": func() { os.Exit(ctl.Main(ctl.Command(os.Args))) },
 	})
 }
 

@@ -46,6 +46,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("quota", func() error { return fuse{h}.run(ctx) })
+	run("drop", func() error { return h.collector().Run(ctx) })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })
 
 	h.log.Info("started", "version", version(), "listening", addresses(h.listeners))
@@ -132,7 +133,7 @@ func needsRestart(old, next *config.Config) string {
 		name string
 		a, b any
 	}{
-		{"hostname", old.Hostname, next.Hostname}, {"data_dir", old.DataDir, next.DataDir}, {"[listen]", old.Listen, next.Listen},
+		{"hostname", old.Hostname, next.Hostname}, {"data_dir", old.DataDir, next.DataDir}, {"drop_dir", old.DropDir, next.DropDir}, {"[listen]", old.Listen, next.Listen},
 		{"[tls]", certificates(old), certificates(next)},
 		{"[dns]", old.DNSServers, next.DNSServers}, {"[outbound]", old.Outbound, next.Outbound}, {"[pop3]", old.POP3, next.POP3},
 		{"log.format", old.Log.Format, next.Log.Format},

@@ -12,6 +12,7 @@
 //	GET  /v1/devices              a JSON array of Devices
 //	GET  /v1/check                a queue.Report of everything that is wrong with the queue
 //	POST /v1/repair               mends what can be mended; a queue.Repaired
+//	POST /v1/submit               a drop.Order and its letter; the answer is a Submitted
 //	GET  /v1/status               Status
 //	GET  /v1/stats                Stats
 //	POST /v1/reload               reads the configuration and the users again

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"relayd/queue"
+	"relayd/relay/drop"
 )
 
 // Queue is what the operator does to the queue; *queue.Queue.
@@ -43,7 +45,9 @@ type Config struct {
 	Logins  Logins
 	Holds   Holds
 	Devices func() []Device
-	About   func() About
+	// Submit takes a letter of a program on this machine.
+	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
+	About  func() About
 	// Reload reads the configuration and the users again; its error is shown to the operator.
 	Reload func(ctx context.Context) error
 	// Ready says why mail cannot be taken just now; /readyz answers 503 then.
@@ -146,6 +150,7 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
+	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/reload", s.reload)

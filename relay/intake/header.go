@@ -252,7 +252,11 @@ func receivedField(env relay.Envelope, hostname relay.Domain, only string, hide 
 		}
 		fmt.Fprintf(&b, "%s)\r\n\t", literal(o))
 	}
-	fmt.Fprintf(&b, "by %s (relayd)", hostname)
+	fmt.Fprintf(&b, "by %s (relayd", hostname)
+	if name := account(env.Origin); name != "" && !hide {
+		b.WriteString(", from the account " + name)
+	}
+	b.WriteString(")")
 	if env.Origin.Proto != "" {
 		fmt.Fprintf(&b, " with %s", env.Origin.Proto)
 	}

@@ -106,12 +106,21 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
 		return nil, err
 	}
-	if err := in.disk.check(s.Limits.MinFreeDisk + p.Size); err != nil {
-		in.log.Error("refused", "client", o.Client, "from", from, "code", 452, "err", err)
-		return nil, relay.Fail("intake: begin", relay.ScopeMessage,
-			relay.Reply{Code: 452, Status: relay.Status{4, 3, 1}, Text: "our disk is full, please try again later"}, err)
+	if err := in.checkDisk(s, o, from, p.Size); err != nil {
+		return nil, err
 	}
 	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8}), nil
+}
+
+// checkDisk refuses with 452 4.3.1 a letter there may be no room for.
+func (in *Intake) checkDisk(s *Settings, o relay.Origin, from relay.Address, size int64) error {
+	err := in.disk.check(s.Limits.MinFreeDisk + size)
+	if err == nil {
+		return nil
+	}
+	in.log.Error("refused", "client", o.Client, "from", from, "code", 452, "err", err)
+	return relay.Fail("intake: begin", relay.ScopeMessage,
+		relay.Reply{Code: 452, Status: relay.Status{4, 3, 1}, Text: "our disk is full, please try again later"}, err)
 }
 
 // Verify implements relay.Acceptor.

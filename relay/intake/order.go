@@ -11,7 +11,7 @@ import (
 // submitted says whether a letter comes from one of our own people's mail programs (RFC 6409) or
 // machines, who expect it to be put in order. Everybody else's letters are passed on octet for octet.
 func (s *Settings) submitted(o relay.Origin) bool {
-	return s.device(o) != nil || o.User != "" || strings.HasPrefix(o.Service, "submission")
+	return s.device(o) != nil || o.Service == ServiceLocal || o.User != "" || strings.HasPrefix(o.Service, "submission")
 }
 
 // maxCompleted bounds how many names of one letter are given a domain.
@@ -106,7 +106,7 @@ func (y *tidying) complete(value string) string {
 		}
 		y.completed++
 		// A word that nobody here is called by may be half of a name with a comma in it.
-		if _, err := y.dir.Classify(relay.Origin{}, a); err != nil {
+		if _, err := y.dir.Classify(relay.Origin{}, a); err != nil && !y.isAccount(m.text) {
 			continue
 		}
 		b.WriteString(value[done:m.end] + "@" + string(y.home))

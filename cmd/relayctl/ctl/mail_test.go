@@ -172,7 +172,7 @@ func (o *office) servePOP3() string {
 	s := pop3.New(pop3.Config{Auth: o, TLS: o.cert, Hostname: "mail.office.test",
 		PlaintextOK: func(netip.Addr) bool { return true },
 		Open: func(context.Context, relay.Address, netip.Addr) (pop3.Maildrop, error) {
-			return &drop{office: o, letters: o.holds()}, nil
+			return &maildrop{office: o, letters: o.holds()}, nil
 		},
 		Limits: pop3.Limits{FailedDelay: time.Millisecond},
 		Log:    slog.New(slog.DiscardHandler)})
@@ -194,25 +194,25 @@ func (o *office) Authenticate(_ context.Context, name, password string, _ netip.
 	return relay.Address{Local: "ann", Domain: "office.test"}, nil
 }
 
-// drop is the mailbox in a session.
-type drop struct {
+// maildrop is the mailbox in a session.
+type maildrop struct {
 	office  *office
 	letters []string
 }
 
-func (d *drop) Messages() []pop3.Message {
+func (d *maildrop) Messages() []pop3.Message {
 	var list []pop3.Message
 	for _, text := range d.letters {
 		list = append(list, pop3.Message{UID: fmt.Sprintf("u%d", len(text)), Size: int64(len(text))})
 	}
 	return list
 }
-func (d *drop) Open(n int) (io.ReadCloser, error) {
+func (d *maildrop) Open(n int) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(d.letters[n-1])), nil
 }
-func (d *drop) Seen(int)     {}
-func (d *drop) Close() error { return nil }
-func (d *drop) Remove(n ...int) error {
+func (d *maildrop) Seen(int)     {}
+func (d *maildrop) Close() error { return nil }
+func (d *maildrop) Remove(n ...int) error {
 	d.office.mu.Lock()
 	defer d.office.mu.Unlock()
 	for _, i := range n {

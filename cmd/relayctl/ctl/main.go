@@ -63,6 +63,9 @@ func Run(ctx context.Context, args []string, env Env) int {
 		err = errors.New("interrupted")
 	}
 	app.complain(err)
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.status
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
