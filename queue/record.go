@@ -106,8 +106,8 @@ func decode(key Key, b []byte) (Item, header, error) {
 	if err != nil {
 		return Item{}, header{}, err
 	}
-	var rec letterRecord
-	if err := json.Unmarshal(b[headerLen:], &rec); err != nil {
+	rec, err := decodeLetter(b[headerLen:])
+	if err != nil {
 		return Item{}, header{}, fmt.Errorf("%w: %v", errRecord, err)
 	}
 	if rec.ID != key.ID {

@@ -2,7 +2,9 @@ package queue
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -120,6 +122,60 @@ func FuzzRecord(f *testing.F) {
 		}
 		if third, _ := encode(&got, h2.sum); string(third) != string(again) {
 			t.Fatal("two encodings of one item")
+		}
+	})
+}
+
+// wholeItem has something in every field that encode writes.
+func wholeItem() *Item {
+	it := sampleItem()
+	it.Origin = relay.Origin{Client: netip.MustParseAddrPort("192.0.2.1:25"), Name: "a", Helo: "<b>", Proto: "ESMTP", TLS: "TLS1.3",
+		User: "ann", Service: "smtp", Server: netip.MustParseAddrPort("[::1]:25"), Trusted: true}
+	it.Rcpts[0].Mailbox = relay.Address{Local: "x", Domain: "y.example"}
+	it.Last[0].Host, it.Last[0].TLS = "mx[192.0.2.7]:25", "TLS1.2"
+	it.Done = append(it.Done, relay.Result{Rcpt: relay.Postmaster, Outcome: relay.Failed, Reply: relay.Reply{Text: "é \x7f \u2028"}})
+	return it
+}
+
+// What encode writes is read without encoding/json, or listing a long queue takes its time again.
+func TestRecordsAreReadFast(t *testing.T) {
+	for _, it := range []*Item{wholeItem(), sampleItem(), {Envelope: relay.Envelope{Rcpts: []relay.Recipient{}}}} {
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Last, it.Done})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := recordReader{text: string(text)}
+		if p.letter(); p.odd || p.at != len(text) {
+			t.Errorf("stopped at %q", text[p.at:])
+		}
+	}
+}
+
+// Whatever a record holds, it is read as encoding/json reads it, or left to it.
+func FuzzRecordJSON(f *testing.F) {
+	for _, it := range []*Item{wholeItem(), sampleItem()} {
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Last, it.Done})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	for _, odd := range []string{`{}`, `{"id":"a","id":"b"}`, `{"ID":"a"}`, `{"size":01}`, `{"size":1e3}`, `{"size":-1}`, `{"id":"a",}`, `{,"id":"a"}`,
+		`{"rcpts":null}`, `{"rcpts":[{}]}`, `{"rcpts":[{"addr":"@a,@b:c@d.example"}]}`, `{"from":"\u0061@b.example"}`, `{"from":"<a@b.example>"}`,
+		`{"accepted":"2026-11-21T04:00:00Z"}`, `{"accepted":"\u0032026-11-21T04:00:00Z"}`, `{"accepted":null}`, "{\"id\":\"\xff\"}", "{\"id\":\"\n\"}",
+		`{"last":[{"reply":{"status":"4.4"}}]}`, `{"last":[{"reply":{"status":""}}]}`, `{"origin":{"client":"","trusted":false}}`, `{"origin":{"trusted":1}}`,
+		`{"utf8":true} `, `{"id":"a"}x`, `{"last":[1,]}`, `{"id":"\`} {
+		f.Add([]byte(odd))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var want letterRecord
+		wantErr := json.Unmarshal(text, &want)
+		got, err := decodeLetter(text)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("error %v, want %v", err, wantErr)
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("read %+v\nwant %+v", got, want)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func ParseAddress(s string, utf8OK bool) (Address, error) {
 		return Address{}, err
 	}
 	a := Address{Local: local, Domain: d}
-	if len(a.Path()) > MaxPath {
+	if len("<")+len(quoteLocal(local))+len("@")+len(d)+len(">") > MaxPath {
 		return Address{}, ErrPathLong
 	}
 	return a, nil
@@ -128,6 +128,9 @@ func checkCharacters(s string, utf8OK bool) error {
 	for _, r := range s {
 		// Control and format characters (Cc, Cf: bidi overrides among them) end in logs, headers
 		// and listings, where they would lie about what the address is.
+		if r >= ' ' && r <= '~' {
+			continue
+		}
 		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return ErrControl
 		}
