@@ -27,7 +27,7 @@ func TestGateGuesserHoldsUpNobodyElse(t *testing.T) {
 		busy := 0
 		for range 1000 {
 			guesses.Go(func() {
-				release, err := g.enter(ctx, netip.MustParseAddr("203.0.113.9"), mib64)
+				release, err := g.enter(ctx, netip.MustParseAddr("203.0.113.9"), mib64, stranger)
 				switch {
 				case errors.Is(err, ErrBusy):
 					busy++
@@ -39,7 +39,7 @@ func TestGateGuesserHoldsUpNobodyElse(t *testing.T) {
 			synctest.Wait()
 		}
 		start := time.Now()
-		release, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), mib64)
+		release, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), mib64, stranger)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestGateBoundsMemory(t *testing.T) {
 		for i := range 100 {
 			kib := []int64{mib64, mib64 / 2, 100 * mib64}[i%3]
 			all.Go(func() {
-				release, err := g.enter(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), kib)
+				release, err := g.enter(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), kib, regular)
 				if err != nil {
 					t.Error(err)
 					return
@@ -99,7 +99,7 @@ func TestGateBoundsMemory(t *testing.T) {
 func TestGateGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
-		full, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), g.budget)
+		full, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), g.budget, regular)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,13 +107,13 @@ func TestGateGivingUp(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var both sync.WaitGroup
 		both.Go(func() {
-			if _, err := g.enter(ctx, client, mib64); !errors.Is(err, context.Canceled) {
+			if _, err := g.enter(ctx, client, mib64, stranger); !errors.Is(err, context.Canceled) {
 				t.Errorf("first: %v", err)
 			}
 		})
 		synctest.Wait()
 		both.Go(func() {
-			release, err := g.enter(t.Context(), client, mib64)
+			release, err := g.enter(t.Context(), client, mib64, stranger)
 			if err != nil {
 				t.Errorf("second: %v", err)
 				return
@@ -246,4 +246,55 @@ func BenchmarkMailbox(b *testing.B) {
 			b.Fatal("gone")
 		}
 	}
+}
+
+func regular() bool  { return true }
+func stranger() bool { return false }
+
+// Among a thousand addresses that guess, a regular waits for one computation, and so does the latest
+// stranger; the others lose patience, and nothing is left behind.
+func TestGateManyAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		served, tired := 0, 0
+		for i := range 1000 {
+			all.Go(func() {
+				release, err := g.enter(t.Context(), netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), mib64, stranger)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					served++
+					mu.Unlock()
+					time.Sleep(time.Second)
+					mu.Lock()
+					release()
+				case errors.Is(err, ErrBusy):
+					tired++
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		for _, who := range []func() bool{regular, stranger} {
+			start := time.Now()
+			release, err := g.enter(t.Context(), netip.MustParseAddr("192.0.2.1"), mib64, who)
+			if err != nil || time.Since(start) > time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
+				continue
+			}
+			release()
+		}
+		start := time.Now()
+		all.Wait()
+		if served+tired != 1000 || served == 0 || time.Since(start) > maxPatience+time.Second {
+			t.Errorf("%d served and %d tired after %v", served, tired, time.Since(start))
+		}
+		if len(g.lanes)+len(g.strangers)+len(g.regulars) != 0 || g.free != g.budget {
+			t.Errorf("left behind: %d lanes, %d KiB of %d", len(g.lanes), g.free, g.budget)
+		}
+	})
 }

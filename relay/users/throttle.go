@@ -134,6 +134,14 @@ func (t *throttle) limitsOf(client netip.Addr, who suspect, now time.Time) limit
 	return l
 }
 
+// regular says whether somebody has logged in from where l comes from.
+func (t *throttle) regular(l login) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.proved.get(l.who.whole())
+	return at != nil && time.Since(*at) < proofLasts || t.trusted(l.client)
+}
+
 // refused is how long a suspect will be refused yet.
 func (t *throttle) refused(s suspect, now time.Time) time.Duration {
 	have := t.tallies.get(s)

@@ -9,7 +9,7 @@
 //
 // A guess costs the same whether the name exists or not, only a few are computed at once because
 // each takes 64 MiB of memory, and one address computes one at a time so that a guesser does not
-// hold up people elsewhere. Wrong passwords make the next wait, and after some of them a name is
+// hold up people elsewhere; addresses from which somebody has logged in go first. Wrong passwords make the next wait, and after some of them a name is
 // refused from that address for a while, and then the address as a whole. Passwords that were right are remembered for minutes, as a keyed hash
 // in memory alone, so that a mail program that polls costs nothing.
 package users
@@ -38,7 +38,8 @@ var (
 	ErrPassword = errors.New("this cannot be a password")
 )
 
-// ErrBusy is a temporary error of Authenticate: too many logins of one client wait already.
+// ErrBusy is within a *relay.Failure (454 4.7.0) of Authenticate: too many logins of one client wait
+// already, or too many addresses guess at once.
 var ErrBusy = errors.New("too many logins are waiting")
 
 // User is one line of the file.
@@ -130,6 +131,11 @@ func (s *Store) attempt(ctx context.Context, l login, verdict func(*try) (bool, 
 	}
 	right, err := verdict(try)
 	switch {
+	case errors.Is(err, ErrBusy):
+		try.undecided()
+		f := relay.Refuse("users: gate", 454, "4.7.0", "too many logins are waiting, please try again in a minute")
+		f.Err = err
+		return relay.Address{}, f
 	case err != nil:
 		try.undecided()
 		return relay.Address{}, fmt.Errorf("users: authenticate: %w", err)
@@ -185,7 +191,7 @@ func (s *Store) verdict(ctx context.Context, try *try) (right bool, err error) {
 	if l.known && s.memory.has(l.proof) {
 		return true, nil
 	}
-	release, err := s.gate.enter(ctx, l.client, l.user.verifier.memory())
+	release, err := s.gate.enter(ctx, l.client, l.user.verifier.memory(), func() bool { return s.throttle.regular(l) })
 	if err != nil {
 		return false, err
 	}
