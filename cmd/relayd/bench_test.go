@@ -284,7 +284,9 @@ func retrieveAll(addr string, letters int) (octets int64, err error) {
 		}
 		<-ahead
 	}
-	return octets, nil
+	// The next session is let in when this one has left.
+	p.pop("QUIT")
+	return octets, p.err
 }
 
 // readAll is the bare loop of file reads and socket writes that RETR cannot beat.
