@@ -7,6 +7,9 @@ import (
 	"sync"
 )
 
+// headerSize is what TOP reads first: most headers fit, and most of the letter is not wanted.
+const headerSize = 4 << 10
+
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
 // dots sends a message as the body of a multi-line reply (RFC 1939 §3): lines end in CRLF, a line
@@ -27,8 +30,13 @@ type dots struct {
 func (d *dots) copy(r io.Reader) error {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
+	most := len(*buf)
+	if d.top {
+		most = headerSize
+	}
 	for {
-		n, err := r.Read(*buf)
+		n, err := r.Read((*buf)[:most])
+		most = len(*buf)
 		d.put((*buf)[:n])
 		switch {
 		case d.wire.err != nil:
@@ -51,6 +59,9 @@ func (d *dots) enough() bool { return d.top && d.body && d.lines == 0 }
 // put sends p, which may begin and end anywhere in a line.
 func (d *dots) put(p []byte) {
 	for len(p) > 0 && !d.enough() && d.wire.err == nil {
+		if p = d.wholeLines(p); len(p) == 0 {
+			return
+		}
 		if d.line == 0 && p[0] == '.' {
 			d.wire.writeString(".")
 		}
@@ -71,6 +82,37 @@ func (d *dots) put(p []byte) {
 		}
 		p = p[i+1:]
 	}
+}
+
+// wholeLines sends what it can of p without looking at more than it must: whole lines of a body,
+// as far as the buffer has room. It returns the rest.
+func (d *dots) wholeLines(p []byte) []byte {
+	if d.line > 0 || !d.body || d.top {
+		return p
+	}
+	const most = 3 // octets that are added to a line
+	out := d.wire.room(readSize)
+	b, from := *out, len(*out)
+	added := 0
+	for {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 || cap(b)-len(b) < i+most {
+			break
+		}
+		if p[0] == '.' {
+			b = append(b, '.')
+			added++
+		}
+		if i > 0 && p[i-1] == '\r' {
+			b = append(b, p[:i+1]...)
+		} else {
+			b = append(append(b, p[:i]...), '\r', '\n')
+		}
+		p = p[i+1:]
+	}
+	d.octets += int64(len(b) - from - added)
+	*out = b
+	return p
 }
 
 // end sends the rest of a line and its end.

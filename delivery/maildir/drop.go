@@ -210,7 +210,7 @@ func (d *Drop) Messages() []relay.Message { return d.messages }
 // program has renamed the file meanwhile it is found again; ErrGone if it was removed.
 func (d *Drop) Open(n int) (io.ReadCloser, error) {
 	l := &d.letters[n-1]
-	var f *os.File
+	var f *reader
 	err := d.onFile(l, func(path string) (err error) {
 		f, err = openRegular(path)
 		return err

@@ -3,28 +3,7 @@ package maildir
 import (
 	"errors"
 	"io"
-	"io/fs"
-	"os"
-	"syscall"
 )
-
-// openRegular opens a letter for reading. Symbolic links are not followed, and a pipe that somebody
-// put there does not make us wait for its writer.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
 
 // measure reads a letter to learn how many octets RETR sends of it: every lone LF becomes CRLF,
 // and a last line without an end gets one.
