@@ -209,15 +209,24 @@ type Log struct {
 	Level  slog.Level
 }
 
-// Route sends the mail of some domains to a given host instead of their MX records.
+// Route sends the mail of some domains to a given host instead of their MX records, or says how
+// much TLS their hosts owe us.
 type Route struct {
 	To   []string // canonical domains, "*.example" for every name below one, "*" for all
-	Via  string   // host:port; an IPv6 address in brackets
+	Via  string   // host:port, an IPv6 address in brackets; empty: the MX records
 	Host string   // the host of Via, a name in canonical form or an IP address without brackets
 	Port uint16   // the port of Via
+	TLS  string   // RouteTLSNone, ...; empty: what the domain asks for
 }
 
-// Matches says whether mail for d takes this route.
+// The values of Route.TLS.
+const (
+	RouteTLSNone   = "none"
+	RouteTLSMay    = "may"
+	RouteTLSVerify = "verify"
+)
+
+// Matches says whether this route is for mail to d.
 func (r Route) Matches(d relay.Domain) bool {
 	for _, to := range r.To {
 		parent, below := strings.CutPrefix(to, "*.")

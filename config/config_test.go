@@ -149,8 +149,12 @@ level = "debug"
 to = ["partner.example", "*.partner.example"]
 via = "[2001:db8::1]:587"
 [[route]]
+to = "secret.example"
+tls = "verify"
+[[route]]
 to = "*"
 via = "Smart.Example:25"
+tls = "none"
 `)
 	want := config.Default()
 	want.Path = "/etc/relayd/relayd.toml"
@@ -196,7 +200,8 @@ via = "Smart.Example:25"
 	want.Log = config.Log{Format: "json", Level: slog.LevelDebug}
 	want.Routes = []config.Route{
 		{To: []string{"partner.example", "*.partner.example"}, Via: "[2001:db8::1]:587", Host: "2001:db8::1", Port: 587},
-		{To: []string{"*"}, Via: "Smart.Example:25", Host: "smart.example", Port: 25},
+		{To: []string{"secret.example"}, TLS: "verify"},
+		{To: []string{"*"}, Via: "Smart.Example:25", Host: "smart.example", Port: 25, TLS: "none"},
 	}
 	if diff := cmp.Diff(want, got, byValue, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {

@@ -125,7 +125,7 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 // tell logs what came of each recipient.
 func (d *Drain) tell(item queue.Item, results []relay.Result) {
 	for _, res := range results {
-		d.log.Info(string(res.Outcome), "id", item.ID, "from", item.From, "rcpt", res.Rcpt, "mx", res.Host,
+		d.log.Info(string(res.Outcome), "id", item.ID, "from", item.From, "rcpt", res.Rcpt, "mx", res.Host, "tls", res.TLS,
 			"code", res.Reply.Code, "status", res.Reply.Status, "err", errText(res), "attempt", item.Attempts, "size", item.Size,
 			"dur", time.Since(item.Accepted).Round(time.Millisecond), "next", item.Next)
 	}

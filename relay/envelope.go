@@ -57,7 +57,7 @@ type Result struct {
 	Outcome Outcome   `json:"outcome"`
 	Reply   Reply     `json:"reply"`
 	Host    string    `json:"host,omitzero"` // who said it, "mx1.partner.example[192.0.2.7]:25"; empty: we did
-	TLS     string    `json:"tls,omitzero"`  // protocol and cipher of the attempt; empty without TLS
+	TLS     string    `json:"tls,omitzero"`  // of the attempt, for people: "TLS1.3 TLS_AES_128_GCM_SHA256, verified (route)"; empty: without TLS, as before
 	At      time.Time `json:"at"`
 }
 

@@ -35,7 +35,8 @@ func (r remembering) Deliver(ctx context.Context, env relay.Envelope, domain rel
 func (h *house) routed(d relay.Domain) bool { return hasRoute(h.config(), d) }
 
 func hasRoute(cfg *config.Config, d relay.Domain) bool {
-	return slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })
+	i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })
+	return i >= 0 && cfg.Routes[i].Via != ""
 }
 
 // suggest names the domain that was meant by d: one written to before, or one of ours.

@@ -47,6 +47,7 @@ type house struct {
 	certs     *certs.Source
 	dns       *resolver.Resolver
 	known     *known.Memory
+	secured   *known.Memory // mail hosts that had TLS
 	quota     *quota.Ledger
 	queue     *queue.Queue
 	intake    *intake.Intake
@@ -129,6 +130,8 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	h.later(h.dns.Close)
 	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
 	h.later(h.known.Close)
+	h.secured = known.Open(filepath.Join(cfg.DataDir, "tls-hosts"), h.log)
+	h.later(h.secured.Close)
 	if h.quota, err = quota.Open(filepath.Join(cfg.DataDir, "quota"), h.log); err != nil {
 		return err
 	}
@@ -179,7 +182,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.smtp = h.smtpServers(cfg, h.dns)
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
-		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Log: h.log,
+		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Log: h.log,
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
@@ -242,10 +245,14 @@ func routes(cfg *config.Config) ([]mx.Route, error) {
 	var out []mx.Route
 	for _, r := range cfg.Routes {
 		for _, to := range r.To {
-			route, err := mx.ParseRoute(to, r.Via)
-			if err != nil {
-				return nil, err
+			route := mx.Route{To: to}
+			if r.Via != "" {
+				var err error
+				if route, err = mx.ParseRoute(to, r.Via); err != nil {
+					return nil, err
+				}
 			}
+			route.TLS = r.TLS
 			out = append(out, route)
 		}
 	}

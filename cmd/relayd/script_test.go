@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 // remotes on loopback. Beside testscript's own commands a story may say:
 //
 //	dns ZONE          serve the zone file, or from now on that one; $DNS is its address
+//	ca FILE           make an authority, which relayd trusts from the next start on; it signs for an mx that says so
 //	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR
 //	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
 //	shutdown, crash   end the last one started by SIGTERM (it must exit 0) or SIGKILL
@@ -51,7 +52,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"dns": cmdDNS, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
+			"dns": cmdDNS, "ca": cmdCA, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
 			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait, "drained": cmdDrained,
 		},
 	})
@@ -63,6 +64,8 @@ type stageKey struct{}
 type stage struct {
 	daemon *server
 	dns    *relaytest.DNSServer
+	ca     *relaytest.CA
+	roots  string // the file of its certificate
 }
 
 func onStage(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
@@ -95,12 +98,25 @@ func cmdDNS(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("DNS", dns.Addr().String())
 }
 
+func cmdCA(ts *testscript.TestScript, _ bool, args []string) {
+	ca, err := relaytest.NewCA()
+	ts.Check(err)
+	s := onStage(ts)
+	s.ca, s.roots = ca, ts.MkAbs(args[0])
+	ts.Check(os.WriteFile(s.roots, ca.PEM(), 0o600))
+}
+
 func cmdMX(ts *testscript.TestScript, _ bool, args []string) {
 	script, err := relaytest.ParseMXScript(expanded(ts, args[1]))
 	ts.Check(err)
 	mx, err := relaytest.NewMX(net.JoinHostPort(args[0], ts.Getenv("MXPORT")), script)
 	ts.Check(err)
 	ts.Defer(func() { mx.Close() })
+	if script.CertName != "" {
+		cert, err := onStage(ts).ca.Issue(script.CertName, script.Expired)
+		ts.Check(err)
+		mx.SetCertificate(cert)
+	}
 	if len(args) > 2 {
 		ts.Check(mx.KeepIn(ts.MkAbs(args[2])))
 	}
@@ -112,7 +128,12 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(file, []byte(expanded(ts, args[0])), 0o600))
 	path, err := lookPath(ts, "relayd")
 	ts.Check(err)
-	d, err := launch(path, ts.MkAbs("."), "--config", file)
+	cmd := exec.Command(path, "--config", file)
+	cmd.Dir = ts.MkAbs(".")
+	if s.roots != "" {
+		cmd.Env = append(cmd.Environ(), "SSL_CERT_FILE="+s.roots)
+	}
+	d, err := launchCommand(cmd)
 	ts.Check(err)
 	s.daemon = d
 	ts.Defer(func() {

@@ -45,6 +45,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("certs", func() error { return h.certs.Run(ctx) })
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
+	run("tls-hosts", func() error { h.secured.Run(ctx); return nil })
 	run("quota", func() error { return fuse{h}.run(ctx) })
 	run("drop", func() error { return h.collector().Run(ctx) })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })

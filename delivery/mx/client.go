@@ -38,7 +38,8 @@ type Config struct {
 	// Dial makes the TCP connection; nil: it does. local is zero where the kernel may choose.
 	Dial func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
 
-	TLS      *tls.Config // nil: defaults. Names are set and certificates not verified
+	TLS      *tls.Config // nil: defaults. Names and verification are set by need, with its RootCAs
+	Offered  Memory      // which hosts had TLS before; nil: nobody remembers
 	Routes   []Route     // the first that matches wins
 	Timeouts Timeouts
 	Shuffle  func(n int, swap func(i, j int)) // nil: by chance. Orders hosts of equal preference
@@ -109,12 +110,12 @@ func (c *Client) Deliver(ctx context.Context, env relay.Envelope, domain relay.D
 		l.recordOwn(l.pending(), v, reply)
 		return l.results()
 	}
-	c.tryAll(ctx, l, targets)
+	c.tryAll(ctx, l, c.plan(ctx, domain), targets)
 	return l.results()
 }
 
 // tryAll asks one target after the other until no recipient is left that another might take.
-func (c *Client) tryAll(ctx context.Context, l *letter, targets []target) {
+func (c *Client) tryAll(ctx context.Context, l *letter, p plan, targets []target) {
 	answered := make(map[string]bool)
 	tried := 0
 	for _, t := range targets {
@@ -124,12 +125,12 @@ func (c *Client) tryAll(ctx context.Context, l *letter, targets []target) {
 		if answered[t.name] {
 			continue // the same host by another address would only say the same
 		}
-		err := c.try(ctx, l, t)
+		err := c.try(ctx, l, p, t)
 		answered[t.name] = err == nil
 		if err != nil {
 			c.log.Debug("this host failed", "id", l.env.ID, "mx", t.String(), "err", err)
 		}
-		if !noNetwork(err) {
+		if !noNetwork(err) && !barred(err) {
 			tried++
 		}
 	}
@@ -141,8 +142,13 @@ func (c *Client) tryAll(ctx context.Context, l *letter, targets []target) {
 
 // try asks one target, on as many connections as it wants (RFC 9422 MAILMAX). nil means that
 // the host has answered for every recipient, well or badly.
-func (c *Client) try(ctx context.Context, l *letter, t target) error {
+func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err error) {
 	todo := l.pending()
+	if t.need, err = c.require(ctx, p, t); err != nil {
+		err = lost(phasePolicy, err)
+		l.recordLoss(ctx, t, nil, todo, err)
+		return err
+	}
 	for len(todo) > 0 {
 		s, err := c.session(ctx, t)
 		var rest []int

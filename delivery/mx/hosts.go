@@ -24,6 +24,7 @@ const (
 type target struct {
 	name string // the host's name; an address in brackets where it has none
 	addr netip.AddrPort
+	need security // what it must prove
 }
 
 // String is the host as results and logs show it: mx1.partner.example[192.0.2.7]:25.
@@ -34,11 +35,13 @@ func (t target) String() string {
 	return fmt.Sprintf("%s[%s]:%d", t.name, t.addr.Addr(), t.addr.Port())
 }
 
-// Route sends the mail of some domains to a fixed host instead of their MX.
+// Route sends the mail of some domains to a fixed host instead of their MX, or says how much TLS
+// their hosts owe us.
 type Route struct {
 	To   string       // "partner.example", "*.partner.example" (its subdomains only), "*"
-	Via  relay.Domain // a name, dialled by its addresses without a look at its MX, or a literal
+	Via  relay.Domain // a name, dialled by its addresses without a look at its MX, or a literal; empty: the MX
 	Port int          // 0: Config.Port
+	TLS  string       // TLSNone, ...; empty: what the domain asks for
 }
 
 // ParseRoute reads a route as the config file has it; via is host or host:port, the host a name
@@ -86,16 +89,24 @@ func (r Route) matches(d relay.Domain) bool {
 	return relay.Domain(r.To) == d
 }
 
+// route is the first that is for d.
+func (c *Client) route(d relay.Domain) (Route, bool) {
+	for _, r := range *c.routes.Load() {
+		if r.matches(d) {
+			return r, true
+		}
+	}
+	return Route{}, false
+}
+
 // targets says whom to try for domain, the best first, or why there is nobody. The verdict is
 // read only when there are no targets.
 func (c *Client) targets(ctx context.Context, d relay.Domain) ([]target, verdict, relay.Reply) {
-	for _, r := range *c.routes.Load() {
-		if r.matches(d) {
-			return c.viaRoute(ctx, r)
-		}
+	if r, ok := c.route(d); ok && r.Via != "" {
+		return c.viaRoute(ctx, r)
 	}
 	if d.IsLiteral() {
-		t := target{string(d), netip.AddrPortFrom(d.Literal(), c.port)}
+		t := target{name: string(d), addr: netip.AddrPortFrom(d.Literal(), c.port)}
 		if c.isOurs("", t.addr) {
 			return nil, messageFailed, loopReply(d)
 		}
@@ -124,7 +135,7 @@ func (c *Client) viaRoute(ctx context.Context, r Route) ([]target, verdict, rela
 		port = uint16(r.Port)
 	}
 	if r.Via.IsLiteral() {
-		return []target{{string(r.Via), netip.AddrPortFrom(r.Via.Literal(), port)}}, verdict{}, relay.Reply{}
+		return []target{{name: string(r.Via), addr: netip.AddrPortFrom(r.Via.Literal(), port)}}, verdict{}, relay.Reply{}
 	}
 	addrs, err := c.cfg.Resolver.Addrs(ctx, r.Via)
 	if errors.Is(err, relay.ErrNoRecord) || err == nil && len(addrs) == 0 {
@@ -217,7 +228,7 @@ func hostTargets(host relay.Domain, addrs []netip.Addr, port uint16, fourFirst b
 	var six, four []target
 	for _, a := range addrs {
 		a = a.Unmap()
-		t := target{string(host), netip.AddrPortFrom(a, port)}
+		t := target{name: string(host), addr: netip.AddrPortFrom(a, port)}
 		switch {
 		case !a.IsValid() || a.IsMulticast():
 		case a.Is4():

@@ -60,7 +60,7 @@ func (l *letter) allASCII(rcpts []int) bool {
 
 // record keeps what s said about some recipients.
 func (l *letter) record(s *session, rcpts []int, v verdict, r relay.Reply) {
-	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), TLS: s.tls})
+	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), TLS: s.security()})
 }
 
 // recordOwn keeps what we say about some recipients ourselves.
@@ -82,7 +82,7 @@ func (l *letter) recordLoss(ctx context.Context, t target, s *session, rcpts []i
 	}
 	res := relay.Result{}
 	if s != nil {
-		res.TLS = s.tls
+		res.TLS = s.security()
 	}
 	v := judgeLoss(loss.phase)
 	switch {
@@ -132,6 +132,12 @@ func (l *letter) results() []relay.Result {
 		}
 	}
 	return out
+}
+
+// barred says that the host was not even dialled, because a policy forbids it.
+func barred(err error) bool {
+	loss, ok := errors.AsType[*lossError](err)
+	return ok && loss.phase == phasePolicy
 }
 
 // noNetwork says that the failure was the machine's own and immediate: it has no way to that

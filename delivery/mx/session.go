@@ -2,7 +2,6 @@ package mx
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,8 @@ type session struct {
 	*conn
 	target target
 	ext    map[string]string // EHLO keywords, upper case, with their parameters; nil after HELO
-	tls    string            // protocol and cipher, empty without TLS
+	tls    string            // protocol, cipher and what the certificate proved; empty without TLS
+	plain  string            // without TLS: what is to be said about that
 
 	mails  int         // transactions begun
 	reused bool        // no command has been answered since it came from the idle sessions
@@ -34,11 +34,11 @@ func (s *session) attach(ctx context.Context) {
 }
 
 // connect makes a session with t. When TLS was offered and its handshake failed, the same host
-// gets one more connection without TLS: until a policy asks for more, TLS is opportunistic (RFC
+// gets one more connection without TLS, unless it must prove something: TLS is opportunistic (RFC
 // 7435), and mail that arrives in the clear beats mail that does not arrive.
 func (c *Client) connect(ctx context.Context, t target) (*session, error) {
 	s, err := c.connectOnce(ctx, t, true)
-	if loss, ok := errors.AsType[*lossError](err); ok && loss.phase == phaseTLS && ctx.Err() == nil {
+	if loss, ok := errors.AsType[*lossError](err); ok && loss.phase == phaseTLS && ctx.Err() == nil && !t.need.mandatory() {
 		c.log.Debug("no TLS with this host, going on without", "mx", t.String(), "err", loss.err)
 		return c.connectOnce(ctx, t, false)
 	}
@@ -72,18 +72,17 @@ func (s *session) greet(ctx context.Context, c *Client, useTLS bool) error {
 	if err := s.hello(c.cfg.Hostname); err != nil {
 		return err
 	}
-	if _, offered := s.ext["STARTTLS"]; !offered || !useTLS {
+	switch {
+	case s.target.need.level == levelClear:
 		return nil
+	case !useTLS:
+		return s.without(c, "the handshake fails")
 	}
-	if a, err = s.exchange(phaseSTARTTLS, "STARTTLS"); err != nil || a.code != 220 {
-		return err // refused, with a 454 for instance: go on without
-	}
-	if s.tls, err = s.startTLS(ctx, c.tlsConfig(s.target)); err != nil {
-		return err
-	}
-	// What was said in the clear counts for nothing: hello reads it all anew (RFC 3207 §4.2).
-	return s.hello(c.cfg.Hostname)
+	return s.secure(ctx, c)
 }
+
+// security is what a Result says of TLS.
+func (s *session) security() string { return s.tls + s.plain }
 
 // hello says EHLO, and HELO to a host that does not know EHLO (RFC 5321 §3.2).
 func (s *session) hello(name relay.Domain) error {
@@ -291,12 +290,4 @@ func (s *session) quit() {
 	if _, err := s.Write([]byte("QUIT\r\n")); err == nil {
 		readAnswer(s.br)
 	}
-}
-
-// tlsConfig is for a host whose certificate is looked at but does not stop the mail.
-func (c *Client) tlsConfig(t target) *tls.Config {
-	cfg := c.cfg.TLS.Clone()
-	cfg.ServerName = t.name
-	cfg.InsecureSkipVerify = true
-	return cfg
 }

@@ -13,7 +13,8 @@ import (
 type phase int
 
 const (
-	phaseConnect phase = iota
+	phasePolicy phase = iota // before the connection
+	phaseConnect
 	phaseGreeting
 	phaseEHLO
 	phaseHELO
@@ -29,7 +30,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"the connection", "the greeting", "EHLO", "HELO", "STARTTLS", "the TLS handshake",
+	return [...]string{"the policy", "the connection", "the greeting", "EHLO", "HELO", "STARTTLS", "the TLS handshake",
 		"RSET", "MAIL FROM", "RCPT TO", "DATA", "the message", "the end of the message", "QUIT"}[p]
 }
 
@@ -150,6 +151,9 @@ func lossReply(p phase, where string, err error) relay.Reply {
 	case p == phaseConnect:
 		r.Status[2] = 1
 		r.Text = "cannot connect to " + where + ": " + lossText(err)
+	case isPolicy(err):
+		r.Status = relay.Status{4, 7, 5}
+		r.Text = where + ": " + clip(printable(err.Error()), 300)
 	case p == phaseTLS:
 		r.Status = relay.Status{4, 7, 5}
 		r.Text = where + ": the TLS handshake failed: " + lossText(err)
@@ -165,6 +169,11 @@ func lossReply(p phase, where string, err error) relay.Reply {
 		r.Text += "; the message may have arrived and will be sent again"
 	}
 	return r
+}
+
+func isPolicy(err error) bool {
+	_, ok := errors.AsType[*policyError](err)
+	return ok
 }
 
 func isNonsense(err error) bool {

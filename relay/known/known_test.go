@@ -70,6 +70,12 @@ func TestMemoryOutlivesItself(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if last, ok := m.Last("partner.example"); !ok || !last.Equal(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)) {
+		t.Errorf("last noted on %v, %v", last, ok)
+	}
+	if last, ok := m.Last("stranger.example"); ok {
+		t.Errorf("a stranger was noted on %v", last)
+	}
 	if got, _ := os.ReadFile(path); string(got) != "2026-11-21 partner.example\n" {
 		t.Fatalf("the file: %q", got)
 	}

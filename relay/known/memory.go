@@ -85,6 +85,15 @@ func (m *Memory) Note(d relay.Domain, now time.Time) {
 	}
 }
 
+// Last returns the day d was noted last, in UTC; false when it is not remembered.
+func (m *Memory) Last(d relay.Domain) (time.Time, bool) {
+	m.mu.Lock()
+	day, known := m.last[d]
+	m.mu.Unlock()
+	t, err := time.Parse(dayFormat, day)
+	return t, known && err == nil
+}
+
 // forget drops the domain that was written to longest ago.
 func (m *Memory) forget() {
 	var oldest relay.Domain

@@ -106,7 +106,20 @@ func (s *MXServer) Addr() netip.AddrPort {
 }
 
 // Certificate is what it shows after STARTTLS.
-func (s *MXServer) Certificate() *x509.Certificate { return s.cert.Leaf }
+func (s *MXServer) Certificate() *x509.Certificate { return s.certificate().Leaf }
+
+// SetCertificate changes what it shows from the next handshake on.
+func (s *MXServer) SetCertificate(cert tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cert = cert
+}
+
+func (s *MXServer) certificate() tls.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cert
+}
 
 // SetScript changes the script for what comes next, in open sessions too, and starts all counts
 // of uses again.

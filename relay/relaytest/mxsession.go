@@ -143,7 +143,7 @@ func (m *mxSession) startTLS() bool {
 	if action, ok := m.server.act("handshake"); ok && !m.do(action, "") {
 		return false
 	}
-	c := tls.Server(m.conn, &tls.Config{Certificates: []tls.Certificate{m.server.cert}, MinVersion: tls.VersionTLS12})
+	c := tls.Server(m.conn, &tls.Config{Certificates: []tls.Certificate{m.server.certificate()}, MinVersion: tls.VersionTLS12})
 	if c.Handshake() != nil {
 		return false
 	}

@@ -16,6 +16,7 @@ import (
 //	no ehlo|pipelining|8bitmime|smtputf8|size|enhancedstatuscodes
 //	size 1000000                      what SIZE says
 //	starttls                          offered, with a certificate made at the start
+//	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
 //	sink                              fast: count letters, keep nothing
 //	[first N|after N] STAGE [PATTERN] ACTION
 //
@@ -37,6 +38,8 @@ type MXScript struct {
 	Without  []string // "ehlo", "pipelining", ...
 	Size     int64
 	StartTLS bool
+	CertName string // for a certificate of a CA; empty: self-signed
+	Expired  bool   // and that one has run out
 	Sink     bool
 	Rules    []MXRule
 }
@@ -95,6 +98,11 @@ func (s *MXScript) sentence(line string) (err error) {
 	case "starttls":
 		if s.StartTLS = true; rest != "" {
 			return s.rule(line)
+		}
+	case "cert":
+		s.CertName = rest
+		if s.CertName, s.Expired = strings.CutPrefix(rest, "expired "); s.CertName == "" {
+			return fmt.Errorf("cert wants a name")
 		}
 	case "sink":
 		s.Sink = true

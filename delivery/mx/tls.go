@@ -1,0 +1,183 @@
+package mx
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"relayd/relay"
+)
+
+// The values of Route.TLS. The empty one leaves it to what the domain asks for, and is
+// opportunistic where it asks for nothing.
+const (
+	TLSNone   = "none"   // never
+	TLSMay    = "may"    // where it is offered; mail that arrives in the clear beats mail that does not (RFC 7435)
+	TLSVerify = "verify" // with a certificate for the host's name, or not at all
+)
+
+// Memory remembers which hosts had TLS, and when they had it last. relay/known is one.
+type Memory interface {
+	Note(host relay.Domain, at time.Time)
+	Last(host relay.Domain) (day time.Time, ok bool)
+}
+
+// memoryHolds is for how long a host that had TLS and has it no more is worth a word.
+const memoryHolds = 60 * 24 * time.Hour
+
+// level is how much a connection must prove before mail goes over it.
+type level int
+
+const (
+	levelMay level = iota // nothing
+	levelClear
+	levelVerify
+)
+
+// security is what is asked of one host. It is part of the target, so that a session which was
+// opened with less is never reused for a letter that needs more.
+type security struct {
+	level  level
+	source string // who asks for it, for people; empty: nobody
+}
+
+// mandatory says that no mail goes to the host unless TLS proves what is asked.
+func (n security) mandatory() bool { return n.level >= levelVerify }
+
+// plan is how the hosts of one domain are dealt with in one attempt.
+type plan struct {
+	tls string // Route.TLS
+}
+
+// plan finds the route that decides about TLS for d.
+func (c *Client) plan(_ context.Context, d relay.Domain) plan {
+	var p plan
+	if r, ok := c.route(d); ok {
+		p.tls = r.TLS
+	}
+	return p
+}
+
+// require says what t must prove. An error means that no mail may go there now.
+func (c *Client) require(_ context.Context, p plan, _ target) (security, error) {
+	switch p.tls {
+	case TLSNone:
+		return security{levelClear, "route"}, nil
+	case TLSMay:
+		return security{levelMay, "route"}, nil
+	case TLSVerify:
+		return security{levelVerify, "route"}, nil
+	}
+	return security{}, nil
+}
+
+// policyError is a host that cannot be trusted with the letter, whatever else it says.
+type policyError struct {
+	source string // who asks for it
+	text   string
+	err    error
+}
+
+func (e *policyError) Error() string {
+	s := e.text + " (" + e.source + " asks for it)"
+	if e.err != nil {
+		s += ": " + lossText(e.err)
+	}
+	return s
+}
+
+func (e *policyError) Unwrap() error { return e.err }
+
+// proof is what a handshake has shown.
+type proof struct {
+	need security
+	err  error // why the certificate proves nothing; nil: it does
+}
+
+// String is what stands behind the cipher in a Result: ", verified (mta-sts)".
+func (p *proof) String() string {
+	s := ", verified"
+	if p.err != nil {
+		s = ", unverified"
+	}
+	if p.need.source != "" {
+		s += " (" + p.need.source + ")"
+	}
+	return s
+}
+
+// tlsConfig is for a connection to t. The certificate is looked at in any case, because a Result
+// tells what it was worth; it ends the handshake where t must prove itself.
+func (c *Client) tlsConfig(t target) (*tls.Config, *proof) {
+	cfg := c.cfg.TLS.Clone()
+	cfg.ServerName = t.name
+	p := &proof{need: t.need}
+	cfg.InsecureSkipVerify = true // VerifyConnection does it
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if p.err = t.check(cs, cfg.RootCAs); p.err == nil || !t.need.mandatory() {
+			return nil
+		}
+		return &policyError{t.need.source, "its certificate does not prove that it is " + t.name, p.err}
+	}
+	return cfg, p
+}
+
+// check says whether the certificate of a connection proves that it leads to t.
+func (t target) check(cs tls.ConnectionState, roots *x509.CertPool) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("there is none")
+	}
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: time.Now(),
+		DNSName: strings.Replace(t.name, "[IPv6:", "[", 1)}
+	for _, cert := range cs.PeerCertificates[1:] {
+		o.Intermediates.AddCert(cert)
+	}
+	_, err := cs.PeerCertificates[0].Verify(o)
+	return err
+}
+
+// secure puts TLS on the session where it is wanted and can be had.
+func (s *session) secure(ctx context.Context, c *Client) error {
+	if _, offered := s.ext["STARTTLS"]; !offered {
+		return s.without(c, "it does not offer STARTTLS")
+	}
+	a, err := s.exchange(phaseSTARTTLS, "STARTTLS")
+	switch {
+	case err != nil:
+		return err
+	case a.code != 220 && s.target.need.mandatory():
+		return refused(phaseSTARTTLS, a.reply())
+	case a.code != 220:
+		return s.without(c, "it refuses STARTTLS")
+	}
+	cfg, shown := c.tlsConfig(s.target)
+	if s.tls, err = s.startTLS(ctx, cfg); err != nil {
+		return err
+	}
+	s.tls += shown.String()
+	if c.cfg.Offered != nil {
+		c.cfg.Offered.Note(relay.Domain(s.target.name), time.Now())
+	}
+	// What was said in the clear counts for nothing: hello reads it all anew (RFC 3207 §4.2).
+	return s.hello(c.cfg.Hostname)
+}
+
+// without goes on in the clear where that is allowed, and notices when the host knew better
+// before: that may be its owner's change, or somebody in the middle.
+func (s *session) without(c *Client, why string) error {
+	if s.target.need.mandatory() {
+		return lost(phaseTLS, &policyError{s.target.need.source, why, nil})
+	}
+	if c.cfg.Offered == nil {
+		return nil
+	}
+	if last, ok := c.cfg.Offered.Last(relay.Domain(s.target.name)); ok && time.Since(last) < memoryHolds {
+		s.plain = fmt.Sprintf("none: a downgrade, this host had TLS on %s and now %s", last.Format(time.DateOnly), why)
+		c.log.Warn("a downgrade: this host had TLS before", "mx", s.target.String(), "last", last.Format(time.DateOnly), "err", why)
+	}
+	return nil
+}
