@@ -248,6 +248,25 @@ func TestStageRefuses(t *testing.T) {
 	}
 }
 
+// The ID of a letter that waits is nobody else's, also after a restart, and whoever tries takes
+// nothing away from it.
+func TestIDsAreNotReused(t *testing.T) {
+	f := newOffice(t)
+	env := envelope("x@a.example")
+	if err := f.stage(env, text).Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := f.q.Stage(t.Context(), env); err == nil {
+			t.Error("the ID of a waiting letter was given to another one")
+		}
+		f.reopen()
+	}
+	if got := f.body(env.ID); got != text {
+		t.Errorf("the letter is now %q", got)
+	}
+}
+
 func TestModes(t *testing.T) {
 	f := newOffice(t)
 	f.send("x@a.example")

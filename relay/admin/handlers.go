@@ -22,7 +22,7 @@ import (
 // operator of a long queue sees it at once.
 const flushEvery = 256
 
-// listQueue streams Items. The status is sent with the first line; what fails later becomes a line
+// listQueue streams Items, or summaries where the client prefers them. The status is sent with the first line; what fails later becomes a line
 // of its own.
 func (s *Server) listQueue(w http.ResponseWriter, r *http.Request) {
 	f, err := ParseFilter(r.URL.Query())
@@ -37,9 +37,13 @@ func (s *Server) listQueue(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := newStream(w)
+	brief := r.Header.Get("Prefer") == preferSummary
 	for it, err := range s.reader.list(r.Context(), qf) {
 		var line any = &it
-		if err != nil {
+		switch {
+		case err == nil && brief:
+			line = summary{Item: &it}
+		case err != nil:
 			line = &Error{Message: err.Error()}
 		}
 		if out.send(line) != nil {
@@ -60,7 +64,9 @@ type stream struct {
 func newStream(w http.ResponseWriter) *stream {
 	rc := http.NewResponseController(w)
 	buf := bufio.NewWriterSize(w, 64<<10)
-	return &stream{buf: buf, enc: json.NewEncoder(buf), rc: rc}
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false)
+	return &stream{buf: buf, enc: enc, rc: rc}
 }
 
 func (s *stream) send(v any) error {

@@ -89,6 +89,52 @@ func TestListGoesOnAfterABrokenItem(t *testing.T) {
 	}
 }
 
+// Lines are the items as JSON, one a line; Summaries the same without the two long fields.
+func TestFormsOfAList(t *testing.T) {
+	t.Parallel()
+	q := twoLetters(t)
+	q.bad = errors.New("torn")
+	c, _ := serve(t, admin.Config{Queue: q})
+	var whole, broken []string
+	for it, err := range c.List(t.Context(), admin.Filter{}) {
+		if err != nil {
+			broken = append(broken, err.Error())
+			continue
+		}
+		text, err := json.Marshal(it)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, string(text))
+	}
+	for text, err := range c.Lines(t.Context(), admin.Filter{}) {
+		switch {
+		case err != nil && len(broken) == 1 && err.Error() == broken[0]:
+			broken = nil
+		case err != nil || len(whole) == 0 || string(text) != whole[0]+"\n":
+			t.Errorf("line %q, %v; want %q", text, err, whole)
+		default:
+			whole = whole[1:]
+		}
+	}
+	if len(whole)+len(broken) != 0 {
+		t.Errorf("not seen: %q %q", whole, broken)
+	}
+	for it, err := range c.Summaries(t.Context(), admin.Filter{IDs: []string{string(idA)}}) {
+		want, getErr := c.Get(t.Context(), it.Key())
+		if err != nil && err.Error() == q.bad.Error() {
+			continue
+		}
+		if err != nil || getErr != nil || it.Recipients != nil {
+			t.Fatal(it, err, getErr)
+		}
+		want[0].Recipients, want[0].Origin = nil, relay.Origin{}
+		if diff := cmp.Diff(want[0], it, cmp.Comparer(func(a, b relay.Origin) bool { return a == b })); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	t.Parallel()
 	c, _ := serve(t, admin.Config{Queue: twoLetters(t)})

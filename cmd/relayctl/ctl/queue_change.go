@@ -108,7 +108,7 @@ func (c *change) run(ctx context.Context, o admin.Order) error {
 func (c *change) ask(ctx context.Context, client *admin.Client, o admin.Order) error {
 	var keys []string
 	var totals admin.Totals
-	for it, err := range client.List(ctx, o.Filter) {
+	for it, err := range client.Summaries(ctx, o.Filter) {
 		if err != nil {
 			if err := c.brokenItem(err); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -59,7 +60,7 @@ func (a *app) queueLs() *cobra.Command {
 }
 
 // list prints the items as they come, or sorted when all have come.
-func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bool) error {
+func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bool) (err error) {
 	s, err := a.open()
 	if err != nil {
 		return err
@@ -67,11 +68,16 @@ func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bo
 	defer s.close()
 	out := a.newListing()
 	defer out.lines.flush()
-	out.keep = s.files || order != "age" || reverse
-	for it, err := range s.List(ctx, f) {
-		if err := out.take(it, err); err != nil {
-			return err
-		}
+	out.keep = order != "age" || reverse
+	if s.files {
+		// Nobody who reads the list in a pager keeps a daemon from starting.
+		sp := newSpool(a.Stdout)
+		defer func() { err = errors.Join(err, sp.close()) }()
+		defer s.close()
+		out.lines.out = sp
+	}
+	if err := out.takeAll(ctx, s, f); err != nil {
+		return err
 	}
 	s.close()
 	slices.SortStableFunc(out.kept, sortings[order])
@@ -84,6 +90,37 @@ func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bo
 		}
 	}
 	return out.end(f.IsZero())
+}
+
+// takeAll takes every item, in the form that costs least.
+func (l *listing) takeAll(ctx context.Context, s source, f admin.Filter) error {
+	items := s.List
+	if c, running := s.store.(*admin.Client); running && !l.app.json {
+		items = c.Summaries
+	} else if running && !l.keep {
+		return l.copyLines(c.Lines(ctx, f))
+	}
+	for it, err := range items(ctx, f) {
+		if err := l.take(it, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyLines passes on what is to be printed as it came.
+func (l *listing) copyLines(texts iter.Seq2[[]byte, error]) error {
+	for text, err := range texts {
+		if err == nil {
+			err = writeJSONText(l.lines, string(text))
+		} else {
+			err = l.take(admin.Item{}, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // brokenItem reports one item that cannot be read; every other error ends the list.

@@ -77,7 +77,12 @@ func writeJSON(w io.Writer, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, plainJSON(b.String()))
+	return writeJSONText(w, b.String())
+}
+
+// writeJSONText is writeJSON of what is JSON already.
+func writeJSONText(w io.Writer, text string) error {
+	_, err := io.WriteString(w, plainJSON(text))
 	return err
 }
 
