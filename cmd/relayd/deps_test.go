@@ -50,6 +50,7 @@ var neighbours = map[string][]string{
 	"relay/known":      {},
 	"relay/quota":      {},
 	"relay/users":      {},
+	"relay/autoconfig": {},
 	"relay/certs":      {},
 	"relay/resolver":   {},
 	"relay/relaytest":  {},
@@ -64,10 +65,10 @@ var neighbours = map[string][]string{
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
-	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/users", "queue", "config", "delivery/maildir"},
+	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
 	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/drop", "relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
+		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it

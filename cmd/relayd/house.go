@@ -22,6 +22,7 @@ import (
 	"relayd/queue"
 	"relayd/relay"
 	"relayd/relay/admin"
+	"relayd/relay/autoconfig"
 	"relayd/relay/certs"
 	"relayd/relay/drop"
 	"relayd/relay/durable"
@@ -137,7 +138,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	}
 	h.later(h.quota.Close)
 	o := certificates(cfg)
-	o.Log = h.log
+	o.Log, o.Visitors = h.log, autoconfig.Handler(h.clientSettings)
 	h.certs, err = certs.New(o)
 	return err
 }
@@ -217,7 +218,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
 		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Devices: h.seenDevices, Submit: h.submitLocal,
-		Metrics: h.metrics, About: h.about,
+		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})
 	return nil

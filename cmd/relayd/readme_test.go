@@ -416,8 +416,8 @@ func help(t *testing.T, words ...string) string {
 }
 
 var (
-	verbWord    = regexp.MustCompile(`^[a-z]+$`)
-	helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+	verbWord    = regexp.MustCompile(`^[a-z][a-z-]*$`)
+	helpCommand = regexp.MustCompile(`(?m)^  ([a-z-]+) +[A-Z]`)
 )
 
 // verbs are all commands of relayctl that do something, as words: "queue ls". Help about help is

@@ -50,6 +50,9 @@ type Config struct {
 	About  func() About
 	// Reload reads the configuration and the users again; its error is shown to the operator.
 	Reload func(ctx context.Context) error
+	// Setup answers /mail/ and /.well-known/autoconfig/ on the TCP listener: mail programs look there
+	// for their settings.
+	Setup http.Handler
 	// Ready says why mail cannot be taken just now; /readyz answers 503 then.
 	Ready func(ctx context.Context) error
 	Log   *slog.Logger // nil: silence
@@ -107,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return serve(ctx, s.control, ownPeers{ln})
 }
 
-// ServeMetrics answers /metrics, /healthz and /readyz on a TCP listener until Shutdown; then it
+// ServeMetrics answers /metrics, /healthz, /readyz and what Setup does on a TCP listener until Shutdown; then it
 // returns nil. It may run for several listeners.
 func (s *Server) ServeMetrics(ctx context.Context, ln net.Listener) error {
 	return serve(ctx, s.public, ln)
@@ -173,6 +176,10 @@ func (s *Server) publicRoutes() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
+	if s.cfg.Setup != nil {
+		mux.Handle("GET /mail/", s.cfg.Setup)
+		mux.Handle("GET /.well-known/autoconfig/", s.cfg.Setup)
+	}
 	return mux
 }
 

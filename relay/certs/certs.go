@@ -25,6 +25,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type Options struct {
 	Default  Pair         // the zero Pair: none
 	Pairs    []Pair       // more, chosen by name
 	ACME     *ACME        // nil: no authority is asked
+	Visitors http.Handler // answers ServeHTTP's and ServeHTTPS's visitors who bring no challenge; nil: 404
 	Log      *slog.Logger
 }
 
@@ -114,7 +116,7 @@ func New(o Options) (*Source, error) {
 	if !s.hasPair {
 		add(&selfSigned{hostname: o.Hostname, dir: o.KeysDir, log: log})
 	}
-	s.doors.init(s)
+	s.doors.init(s, o.Visitors)
 	now := time.Now()
 	for _, slot := range s.slots {
 		cert, err := slot.from.load(nil, now)

@@ -17,14 +17,17 @@ import (
 )
 
 // doors are the HTTP servers where an authority sees that a name is ours: plain on port 80,
-// secure on port 443. They answer its challenges; everything else is 404.
+// secure on port 443. They answer its challenges; everything else is for Options.Visitors, or 404.
 type doors struct{ plain, secure *http.Server }
 
 // maxVisitors bounds the connections of one door; others wait.
 const maxVisitors = 64
 
-func (d *doors) init(s *Source) {
-	handler := http.NotFoundHandler()
+func (d *doors) init(s *Source, visitors http.Handler) {
+	if visitors == nil {
+		visitors = http.NotFoundHandler()
+	}
+	handler := visitors
 	// The first call tells autocert to try http-01 at all, so it belongs before the first order.
 	if s.authority != nil && s.authority.HTTP {
 		handler = s.authority.manager.HTTPHandler(handler)
@@ -34,7 +37,7 @@ func (d *doors) init(s *Source) {
 			WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	}
-	d.plain, d.secure = newServer(handler), newServer(http.NotFoundHandler())
+	d.plain, d.secure = newServer(handler), newServer(visitors)
 }
 
 // ServeHTTP answers http-01 challenges on ln, which is port 80 for the world, until Shutdown; then
