@@ -17,7 +17,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"relayd/relay"
@@ -207,37 +206,6 @@ const (
 type Log struct {
 	Format string // LogText or LogJSON
 	Level  slog.Level
-}
-
-// Route sends the mail of some domains to a given host instead of their MX records, or says how
-// much TLS their hosts owe us.
-type Route struct {
-	To   []string // canonical domains, "*.example" for every name below one, "*" for all
-	Via  string   // host:port, an IPv6 address in brackets; empty: the MX records
-	Host string   // the host of Via, a name in canonical form or an IP address without brackets
-	Port uint16   // the port of Via
-	TLS  string   // RouteTLSNone, ...; empty: what the domain asks for
-}
-
-// The values of Route.TLS.
-const (
-	RouteTLSNone   = "none"
-	RouteTLSMay    = "may"
-	RouteTLSVerify = "verify"
-)
-
-// Matches says whether this route is for mail to d.
-func (r Route) Matches(d relay.Domain) bool {
-	for _, to := range r.To {
-		parent, below := strings.CutPrefix(to, "*.")
-		switch {
-		case to == "*", to == string(d):
-			return true
-		case below && strings.HasSuffix(string(d), "."+parent):
-			return true
-		}
-	}
-	return false
 }
 
 // Default is what holds where the file says nothing. It has no hostname, domains or listeners.

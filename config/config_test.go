@@ -155,6 +155,15 @@ tls = "verify"
 to = "*"
 via = "Smart.Example:25"
 tls = "none"
+[[route]]
+from = ["Büro.example", "Ann@Office.Example"]
+login = "*.office.example"
+mx = "*.Protection.Example"
+via = "192.0.2.1:465"
+user = "office"
+password_file = "secret"
+after = 3
+on = ["5.7.1", "blocklist"]
 `)
 	want := config.Default()
 	want.Path = "/etc/relayd/relayd.toml"
@@ -202,6 +211,9 @@ tls = "none"
 		{To: []string{"partner.example", "*.partner.example"}, Via: "[2001:db8::1]:587", Host: "2001:db8::1", Port: 587},
 		{To: []string{"secret.example"}, TLS: "verify"},
 		{To: []string{"*"}, Via: "Smart.Example:25", Host: "smart.example", Port: 25, TLS: "none"},
+		{To: []string{"*"}, From: []string{"xn--bro-hoa.example", "Ann@office.example"}, Logins: []string{"*.office.example"},
+			MX: []string{"*.protection.example"}, Via: "192.0.2.1:465", Host: "192.0.2.1", Port: 465, User: "office",
+			PasswordFile: "/etc/relayd/secret", After: 3, On: []string{"5.7.1", "blocklist"}},
 	}
 	if diff := cmp.Diff(want, got, byValue, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {

@@ -236,30 +236,6 @@ func (r *reader) routes(s section, c *Config) {
 	}
 }
 
-// route reads one of them; seen are the patterns of those before it. Without a Config it only
-// makes the names known.
-func (r *reader) route(s section, c *Config, seen map[string]bool) {
-	to, hasTo := many(s, "to", readPattern)
-	var via hostPort
-	_, hasVia := one(s, "via", &via, readVia)
-	security := ""
-	one(s, "tls", &security, readWord(RouteTLSVerify, RouteTLSMay, RouteTLSNone))
-	if c == nil {
-		return
-	}
-	if !hasTo || s.t.get("to").val.kind == kindList && len(s.t.get("to").val.items) == 0 {
-		r.complain(s.t.at, wrong(`add to = "partner.example", or to = "*" for all`, "this route does not say which domains it is for"))
-	}
-	if !hasVia && s.t.get("via") == nil && s.t.get("tls") == nil {
-		r.complain(s.t.at, wrong(`add via = "smarthost.example:587"`, "this route does not say where it leads"))
-	}
-	for _, p := range to {
-		r.uselessPattern(p, c, seen)
-		seen[p.what] = true
-	}
-	c.Routes = append(c.Routes, Route{To: whats(to), Via: via.text, Host: via.host, Port: via.port, TLS: security})
-}
-
 func (r *reader) uselessPattern(p placed[string], c *Config, seen map[string]bool) {
 	_, ours := c.Domains[relay.Domain(p.what)]
 	switch {

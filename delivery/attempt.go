@@ -53,7 +53,9 @@ func (d *Drain) deliver(ctx context.Context, item queue.Item) (results []relay.R
 		return results, err
 	}
 	defer body.Close()
-	return d.Deliverer.Deliver(ctx, item.Envelope, item.Domain, body), nil
+	env := item.Envelope
+	env.Attempt = item.Attempts
+	return d.Deliverer.Deliver(ctx, env, item.Domain, body), nil
 }
 
 // failAll is a failure of our own for every recipient.

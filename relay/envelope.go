@@ -19,6 +19,7 @@ type Envelope struct {
 	Body8Bit bool        `json:"body_8bit,omitzero"` // contains octets above 127
 	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and the sender or the header uses it
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
+	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
 }
 
 // Recipient is one place a letter must go to, after aliases are resolved.

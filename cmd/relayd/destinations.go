@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"relayd/config"
 	"relayd/delivery"
 	"relayd/relay"
 	"relayd/relay/known"
@@ -31,13 +30,8 @@ func (r remembering) Deliver(ctx context.Context, env relay.Envelope, domain rel
 	return results
 }
 
-// routed says whether mail for a domain takes a route, by today's config.
-func (h *house) routed(d relay.Domain) bool { return hasRoute(h.config(), d) }
-
-func hasRoute(cfg *config.Config, d relay.Domain) bool {
-	i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })
-	return i >= 0 && cfg.Routes[i].Via != ""
-}
+// routed says whether mail for a domain may take a route, by today's config.
+func (h *house) routed(d relay.Domain) bool { return mayRoute(h.config(), d) }
 
 // suggest names the domain that was meant by d: one written to before, or one of ours.
 func (h *house) suggest(d relay.Domain) (relay.Domain, bool) {

@@ -54,6 +54,7 @@ type house struct {
 	intake    *intake.Intake
 	client    *mx.Client
 	drain     *delivery.Drain
+	rescues   rescues
 	smtp      map[string]*smtpd.Server // by service
 	devices   *smtpd.Devices
 	pop3      map[string]*pop3.Server
@@ -181,9 +182,11 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.smtp = h.smtpServers(cfg, h.dns)
+	h.rescues = newRescues(cfg.DataDir)
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
 		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Log: h.log,
+		Rescued: h.rescues.note,
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
@@ -240,24 +243,6 @@ func (h *house) about() admin.About {
 
 func schedule(cfg *config.Config) queue.Schedule {
 	return queue.Schedule{Retry: cfg.Queue.Retry, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
-}
-
-func routes(cfg *config.Config) ([]mx.Route, error) {
-	var out []mx.Route
-	for _, r := range cfg.Routes {
-		for _, to := range r.To {
-			route := mx.Route{To: to}
-			if r.Via != "" {
-				var err error
-				if route, err = mx.ParseRoute(to, r.Via); err != nil {
-					return nil, err
-				}
-			}
-			route.TLS = r.TLS
-			out = append(out, route)
-		}
-	}
-	return out, nil
 }
 
 // minFree is the free space, in octets, below which no mail is accepted.

@@ -103,6 +103,9 @@ func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "warning: %s\n", w)
 	}
 	if o.check {
+		if _, err := routes(cfg); err != nil {
+			return err
+		}
 		fmt.Fprintf(stdout, "%s is fine\n", cmp.Or(cfg.Path, "the development office"))
 		return nil
 	}

@@ -43,6 +43,7 @@ func (h *house) serve(ctx context.Context) error {
 		run(l.service, func() error { return h.serveOne(background, l) })
 	}
 	run("certs", func() error { return h.certs.Run(ctx) })
+	run("refusals", func() error { h.rescues.run(ctx, h.config, h.intake, h.log); return nil })
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("tls-hosts", func() error { h.secured.Run(ctx); return nil })

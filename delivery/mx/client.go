@@ -38,9 +38,10 @@ type Config struct {
 	// Dial makes the TCP connection; nil: it does. local is zero where the kernel may choose.
 	Dial func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
 
-	TLS      *tls.Config // nil: defaults. Names and verification are set by need, with its RootCAs
-	Offered  Memory      // which hosts had TLS before; nil: nobody remembers
-	Routes   []Route     // the first that matches wins
+	TLS      *tls.Config  // nil: defaults. Names and verification are set by need, with its RootCAs
+	Offered  Memory       // which hosts had TLS before; nil: nobody remembers
+	Routes   []Route      // the first that matches wins
+	Rescued  func(Rescue) // nil, or told of every letter that a Route.On takes; it must not wait
 	Timeouts Timeouts
 	Shuffle  func(n int, swap func(i, j int)) // nil: by chance. Orders hosts of equal preference
 	Log      *slog.Logger
@@ -105,13 +106,26 @@ func (c *Client) Deliver(ctx context.Context, env relay.Envelope, domain relay.D
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Total+c.timeouts.body(l.size))
 	defer cancel()
-	targets, v, reply := c.targets(ctx, domain)
-	if len(targets) == 0 {
-		l.recordOwn(l.pending(), v, reply)
+	ch, err := c.choose(ctx, &l.env, domain)
+	if err != nil {
+		l.recordOwn(l.pending(), hostTrouble, dnsReply(ctx, "the MX records of "+string(domain), err))
 		return l.results()
 	}
-	c.tryAll(ctx, l, c.plan(ctx, domain), targets)
+	c.goVia(ctx, l, domain, ch)
 	return l.results()
+}
+
+// goVia tries the targets of a choice, and then its rescue.
+func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch choice) {
+	targets, v, reply := c.targets(ctx, domain, ch.via)
+	if len(targets) == 0 {
+		l.recordOwn(l.pending(), v, reply)
+		return
+	}
+	c.tryAll(ctx, l, c.plan(ctx, domain, ch.via), targets)
+	if ch.rescue != nil {
+		c.rescue(ctx, l, domain, ch.rescue)
+	}
 }
 
 // tryAll asks one target after the other until no recipient is left that another might take.

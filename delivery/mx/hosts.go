@@ -24,6 +24,7 @@ const (
 type target struct {
 	name string // the host's name; an address in brackets where it has none
 	addr netip.AddrPort
+	via  *Route   // that leads there; nil: the MX records do
 	need security // what it must prove
 }
 
@@ -33,15 +34,6 @@ func (t target) String() string {
 		return t.name + ":" + strconv.Itoa(int(t.addr.Port()))
 	}
 	return fmt.Sprintf("%s[%s]:%d", t.name, t.addr.Addr(), t.addr.Port())
-}
-
-// Route sends the mail of some domains to a fixed host instead of their MX, or says how much TLS
-// their hosts owe us.
-type Route struct {
-	To   string       // "partner.example", "*.partner.example" (its subdomains only), "*"
-	Via  relay.Domain // a name, dialled by its addresses without a look at its MX, or a literal; empty: the MX
-	Port int          // 0: Config.Port
-	TLS  string       // TLSNone, ...; empty: what the domain asks for
 }
 
 // ParseRoute reads a route as the config file has it; via is host or host:port, the host a name
@@ -82,28 +74,11 @@ func literal(addr netip.Addr) relay.Domain {
 	return relay.Domain("[IPv6:" + addr.String() + "]")
 }
 
-func (r Route) matches(d relay.Domain) bool {
-	if suffix, ok := strings.CutPrefix(r.To, "*"); ok {
-		return strings.HasSuffix(string(d), suffix)
-	}
-	return relay.Domain(r.To) == d
-}
-
-// route is the first that is for d.
-func (c *Client) route(d relay.Domain) (Route, bool) {
-	for _, r := range *c.routes.Load() {
-		if r.matches(d) {
-			return r, true
-		}
-	}
-	return Route{}, false
-}
-
-// targets says whom to try for domain, the best first, or why there is nobody. The verdict is
-// read only when there are no targets.
-func (c *Client) targets(ctx context.Context, d relay.Domain) ([]target, verdict, relay.Reply) {
-	if r, ok := c.route(d); ok && r.Via != "" {
-		return c.viaRoute(ctx, r)
+// targets says whom to try for domain, by the route or the best first, or why there is nobody. The
+// verdict is read only when there are no targets.
+func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]target, verdict, relay.Reply) {
+	if via != nil && via.Via != "" {
+		return c.viaRoute(ctx, via)
 	}
 	if d.IsLiteral() {
 		t := target{name: string(d), addr: netip.AddrPortFrom(d.Literal(), c.port)}
@@ -129,13 +104,13 @@ func (c *Client) targets(ctx context.Context, d relay.Domain) ([]target, verdict
 }
 
 // viaRoute never fails a letter for good: what is wrong is our configuration.
-func (c *Client) viaRoute(ctx context.Context, r Route) ([]target, verdict, relay.Reply) {
+func (c *Client) viaRoute(ctx context.Context, r *Route) ([]target, verdict, relay.Reply) {
 	port := c.port
 	if r.Port != 0 {
 		port = uint16(r.Port)
 	}
 	if r.Via.IsLiteral() {
-		return []target{{name: string(r.Via), addr: netip.AddrPortFrom(r.Via.Literal(), port)}}, verdict{}, relay.Reply{}
+		return []target{{name: string(r.Via), addr: netip.AddrPortFrom(r.Via.Literal(), port), via: r}}, verdict{}, relay.Reply{}
 	}
 	addrs, err := c.cfg.Resolver.Addrs(ctx, r.Via)
 	if errors.Is(err, relay.ErrNoRecord) || err == nil && len(addrs) == 0 {
@@ -145,7 +120,11 @@ func (c *Client) viaRoute(ctx context.Context, r Route) ([]target, verdict, rela
 	if err != nil {
 		return nil, hostTrouble, dnsReply(ctx, "the addresses of "+string(r.Via), err)
 	}
-	return c.spread([][]target{hostTargets(r.Via, addrs, port, false)}), verdict{}, relay.Reply{}
+	targets := hostTargets(r.Via, addrs, port, false)
+	for i := range targets {
+		targets[i].via = r
+	}
+	return c.spread([][]target{targets}), verdict{}, relay.Reply{}
 }
 
 // exchanges looks up the hosts of an MX list, preference by preference, until there are enough

@@ -198,6 +198,7 @@ type network struct {
 	fail  map[relay.Domain]error // what the DNS says instead
 	hosts map[string]*remote     // by address; nil: unreachable; absent: refused
 	delay time.Duration          // one way
+	wrap  *tls.Config            // TLS before the greeting
 
 	mu     sync.Mutex
 	dialed []string
@@ -245,6 +246,9 @@ func (n *network) dial(_ context.Context, local netip.Addr, addr netip.AddrPort)
 	ours, theirs := net.Pipe()
 	if n.delay > 0 {
 		theirs = n.far(theirs)
+	}
+	if n.wrap != nil {
+		theirs = tls.Server(theirs, n.wrap)
 	}
 	n.wg.Go(func() { r.serve(theirs) })
 	return ours, nil

@@ -38,7 +38,7 @@ func (s *session) attach(ctx context.Context) {
 // 7435), and mail that arrives in the clear beats mail that does not arrive.
 func (c *Client) connect(ctx context.Context, t target) (*session, error) {
 	s, err := c.connectOnce(ctx, t, true)
-	if loss, ok := errors.AsType[*lossError](err); ok && loss.phase == phaseTLS && ctx.Err() == nil && !t.need.mandatory() {
+	if loss, ok := errors.AsType[*lossError](err); ok && loss.phase == phaseTLS && ctx.Err() == nil && !t.need.mandatory() && !t.implicitTLS() {
 		c.log.Debug("no TLS with this host, going on without", "mx", t.String(), "err", loss.err)
 		return c.connectOnce(ctx, t, false)
 	}
@@ -62,6 +62,19 @@ func (c *Client) connectOnce(ctx context.Context, t target, useTLS bool) (*sessi
 
 // greet takes the session from the connection to where MAIL may be said.
 func (s *session) greet(ctx context.Context, c *Client, useTLS bool) error {
+	if err := s.shake(ctx, c, useTLS); err != nil || !s.target.logsIn() {
+		return err
+	}
+	return s.login(s.target.via)
+}
+
+// shake is what comes before a login: the greeting, EHLO and TLS, or TLS first.
+func (s *session) shake(ctx context.Context, c *Client, useTLS bool) (err error) {
+	if s.target.implicitTLS() {
+		if err := s.handshake(ctx, c); err != nil {
+			return err
+		}
+	}
 	a, err := s.read(phaseGreeting)
 	if err != nil {
 		return err
@@ -73,7 +86,7 @@ func (s *session) greet(ctx context.Context, c *Client, useTLS bool) error {
 		return err
 	}
 	switch {
-	case s.target.need.level == levelClear:
+	case s.target.need.level == levelClear, s.tls != "":
 		return nil
 	case !useTLS:
 		return s.without(c, "the handshake fails")

@@ -53,13 +53,16 @@ type plan struct {
 	tls string // Route.TLS
 }
 
-// plan finds the route that decides about TLS for d.
-func (c *Client) plan(_ context.Context, d relay.Domain) plan {
-	var p plan
-	if r, ok := c.route(d); ok {
-		p.tls = r.TLS
+// plan says how much TLS it takes by a route, which may be nil. Where we log in, a certificate has to
+// prove who hears the password, unless the route says in so many words that it need not.
+func (c *Client) plan(_ context.Context, _ relay.Domain, via *Route) plan {
+	switch {
+	case via == nil:
+		return plan{}
+	case via.User != "" && via.TLS == "":
+		return plan{TLSVerify}
 	}
-	return p
+	return plan{via.TLS}
 }
 
 // require says what t must prove. An error means that no mail may go there now.
@@ -154,6 +157,15 @@ func (s *session) secure(ctx context.Context, c *Client) error {
 	case a.code != 220:
 		return s.without(c, "it refuses STARTTLS")
 	}
+	if err := s.handshake(ctx, c); err != nil {
+		return err
+	}
+	// What was said in the clear counts for nothing: hello reads it all anew (RFC 3207 §4.2).
+	return s.hello(c.cfg.Hostname)
+}
+
+// handshake is TLS itself, after STARTTLS or at once.
+func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 	cfg, shown := c.tlsConfig(s.target)
 	if s.tls, err = s.startTLS(ctx, cfg); err != nil {
 		return err
@@ -162,8 +174,7 @@ func (s *session) secure(ctx context.Context, c *Client) error {
 	if c.cfg.Offered != nil {
 		c.cfg.Offered.Note(relay.Domain(s.target.name), time.Now())
 	}
-	// What was said in the clear counts for nothing: hello reads it all anew (RFC 3207 §4.2).
-	return s.hello(c.cfg.Hostname)
+	return nil
 }
 
 // without goes on in the clear where that is allowed, and notices when the host knew better

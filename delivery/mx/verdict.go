@@ -20,6 +20,7 @@ const (
 	phaseHELO
 	phaseSTARTTLS
 	phaseTLS
+	phaseAUTH
 	phaseRSET
 	phaseMAIL
 	phaseRCPT
@@ -30,7 +31,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"the policy", "the connection", "the greeting", "EHLO", "HELO", "STARTTLS", "the TLS handshake",
+	return [...]string{"the policy", "the connection", "the greeting", "EHLO", "HELO", "STARTTLS", "the TLS handshake", "AUTH",
 		"RSET", "MAIL FROM", "RCPT TO", "DATA", "the message", "the end of the message", "QUIT"}[p]
 }
 
@@ -157,6 +158,9 @@ func lossReply(p phase, where string, err error) relay.Reply {
 	case p == phaseTLS:
 		r.Status = relay.Status{4, 7, 5}
 		r.Text = where + ": the TLS handshake failed: " + lossText(err)
+	case errors.Is(err, errNoTLS), errors.Is(err, errNoAuth):
+		r.Status = relay.Status{4, 7, 0}
+		r.Text = where + ": " + err.Error()
 	case isNonsense(err):
 		r.Status = relay.Status{4, 5, 0}
 		r.Text = where + ": " + lossText(err) + " (at " + p.String() + ")"

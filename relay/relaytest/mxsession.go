@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ type mxSession struct {
 	w      *bufio.Writer
 	letter MXLetter
 	inMail bool
+	authed bool
 
 	accepted bool // whether the last reply was a success
 }
@@ -79,6 +81,8 @@ func (m *mxSession) command(line string) bool {
 		return m.stage("helo", "250 "+m.server.current().host())
 	case "STARTTLS":
 		return m.startTLS()
+	case "AUTH":
+		return m.auth(rest)
 	case "MAIL":
 		return m.mail(rest)
 	case "RCPT":
@@ -123,6 +127,9 @@ func (m *mxSession) ehlo(name string) bool {
 	if script.StartTLS && !m.letter.TLS {
 		lines = append(lines, "STARTTLS")
 	}
+	if script.Auth != "" && (m.letter.TLS || !script.StartTLS) {
+		lines = append(lines, "AUTH PLAIN LOGIN")
+	}
 	return m.stage("ehlo", reply(250, strings.Join(lines, "\n")))
 }
 
@@ -153,10 +160,30 @@ func (m *mxSession) startTLS() bool {
 	return true
 }
 
+// auth knows PLAIN with an initial response (RFC 4954, RFC 4616).
+func (m *mxSession) auth(rest string) bool {
+	script := m.server.current()
+	if script.Auth == "" || script.StartTLS && !m.letter.TLS {
+		return m.say("503 5.5.1 not now")
+	}
+	mechanism, response, _ := strings.Cut(rest, " ")
+	got, err := base64.StdEncoding.DecodeString(response)
+	if !strings.EqualFold(mechanism, "PLAIN") || err != nil {
+		return m.say("504 5.5.4 AUTH PLAIN with its response only")
+	}
+	if string(got) != "\x00"+script.Auth {
+		return m.say("535 5.7.8 who is that?")
+	}
+	m.authed = true
+	return m.say("235 2.7.0 hello")
+}
+
 func (m *mxSession) mail(rest string) bool {
 	path, params, ok := splitPath(rest, "FROM:")
 	script := m.server.current()
 	switch {
+	case script.Auth != "" && !m.authed:
+		return m.say("530 5.7.0 log in first")
 	case !ok:
 		return m.say("501 5.5.4 syntax: MAIL FROM:<address>")
 	case m.inMail:

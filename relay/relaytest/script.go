@@ -17,6 +17,7 @@ import (
 //	size 1000000                      what SIZE says
 //	starttls                          offered, with a certificate made at the start
 //	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
+//	auth ann secret                   AUTH PLAIN and LOGIN offered (under TLS where there is starttls), and wanted before MAIL
 //	sink                              fast: count letters, keep nothing
 //	[first N|after N] STAGE [PATTERN] ACTION
 //
@@ -40,6 +41,7 @@ type MXScript struct {
 	StartTLS bool
 	CertName string // for a certificate of a CA; empty: self-signed
 	Expired  bool   // and that one has run out
+	Auth     string // name, NUL, password
 	Sink     bool
 	Rules    []MXRule
 }
@@ -104,6 +106,9 @@ func (s *MXScript) sentence(line string) (err error) {
 		if s.CertName, s.Expired = strings.CutPrefix(rest, "expired "); s.CertName == "" {
 			return fmt.Errorf("cert wants a name")
 		}
+	case "auth":
+		name, password := cutWord(rest)
+		s.Auth = name + "\x00" + password
 	case "sink":
 		s.Sink = true
 	default:
