@@ -23,7 +23,9 @@ import (
 // The order of writes, names and flushes of the real daemon, as strace sees it, says what a power
 // cut at any moment leaves: whatever was not flushed is gone. At each 250 the letter's octets and
 // names must have been flushed after the last of them was made, and a queued letter's record
-// written and flushed as bbolt does, after its body was.
+// written and flushed as bbolt does, after its body was. A body is removed only after a commit that
+// began when the letter had gone out whole to every host, and when the report of a refused recipient
+// had been flushed.
 func TestInteropPowerLoss(t *testing.T) {
 	dns := relaytest.ServeDNS(t, "sink.test. MX 10 mx.sink.test.\nother.test. MX 10 mx.sink.test.\nmx.sink.test. A 127.0.0.6\n")
 	port := freePort()
@@ -62,12 +64,17 @@ func TestInteropPowerLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.await(patience, func() string {
+		left, _ := filepath.Glob(o.path("data/queue/bodies/*"))
+		return strings.Join(left, " ")
+	})
 	o.close()
 	events := o.readTrace()
 	flushes := map[string]int{}
 	for id, rcpts := range promised {
 		p := &promise{t: t, id: id, events: events, flushes: flushes}
 		p.check(rcpts)
+		p.checkSettled(rcpts)
 	}
 	t.Logf("%d letters promised, %d events, proved by %v", len(promised), len(events), flushes)
 }
@@ -166,6 +173,52 @@ func (p *promise) checkQueue() {
 	if second.end >= p.at {
 		p.t.Errorf("%s: 250 before the database was flushed", p.id)
 	}
+}
+
+// checkSettled wants a whole commit between the last that was owed for a queued letter and the
+// removal of its body.
+func (p *promise) checkSettled(rcpts []string) {
+	p.t.Helper()
+	if !slices.ContainsFunc(rcpts, func(r string) bool { return !strings.HasSuffix(r, "@office.test") }) {
+		return
+	}
+	gone := p.find("the removal of the body", p.at, func(e event) bool {
+		return strings.Contains(e.call, "unlink") && strings.Contains(e.args, "/queue/bodies/"+p.id+`"`)
+	})
+	p.at = gone.begin
+	owed := 0
+	for _, r := range rcpts {
+		if strings.HasPrefix(r, "bob@") || strings.HasPrefix(r, "dora@") {
+			// Logged when the remote has taken the letter, before that is recorded.
+			taken := p.last("the delivery to "+r, func(e event) bool { return strings.Contains(e.args, "msg=delivered") }, "id="+p.id, "rcpt="+r)
+			owed = max(owed, taken.end)
+		}
+	}
+	if slices.Contains(rcpts, "nobody@sink.test") {
+		owed = max(owed, p.checkReport())
+	}
+	first := p.find("a commit of the outcome", owed, func(e event) bool { return isDB(e, "fdatasync") && e.begin > owed })
+	meta := p.find("its meta page", first.end, func(e event) bool { return isMeta(e) && e.begin > first.end })
+	second := p.find("its last flush", meta.end, func(e event) bool { return isDB(e, "fdatasync") && e.begin > meta.end })
+	if second.end >= gone.begin {
+		p.t.Errorf("%s: its body was removed before its outcome was durable", p.id)
+	}
+}
+
+var reportFile = regexp.MustCompile(`/ann/tmp/[^>]*R([0-9a-z]+)`)
+
+// checkReport wants the report in ann's maildir, flushed before the body of its letter went, and
+// returns where its name was made.
+func (p *promise) checkReport() int {
+	p.t.Helper()
+	written := p.last("the report", func(e event) bool {
+		m := reportFile.FindStringSubmatch(e.args[:min(len(e.args), 300)])
+		return e.call == "write" && m != nil && m[1] != p.id
+	}, "id "+p.id, "nobody@sink.test")
+	id := reportFile.FindStringSubmatch(written.args)[1]
+	named := p.last("the name of the report", func(e event) bool { return strings.Contains(e.call, "rename") }, "/ann/new/", "R"+id)
+	p.flushed(named.end, p.at, "R"+id, "/ann/new>")
+	return named.end
 }
 
 func isDB(e event, call string) bool {
