@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"relayd/relay"
+	"relayd/relay/durable"
 )
 
 // A body file is the letter as it was written to Staged, from octet 0, and after it a trailer
@@ -36,8 +37,10 @@ func createBody(name string) (*os.File, error) {
 
 // bodyWriter writes a body file.
 type bodyWriter struct {
-	file *os.File
-	buf  *bufio.Writer
+	file   *os.File
+	behind durable.Behind
+	buf    *bufio.Writer
+
 	sum  hash.Hash32
 	size int64
 	bit8 bool // an octet above 127 was written: the letter needs 8BITMIME (RFC 6152)
@@ -51,8 +54,9 @@ var (
 
 func newBodyWriter(f *os.File) *bodyWriter {
 	buf := writers.Get().(*bufio.Writer)
-	buf.Reset(f)
-	return &bodyWriter{file: f, buf: buf, sum: crc32.New(castagnoli)}
+	w := &bodyWriter{file: f, buf: buf, sum: crc32.New(castagnoli)}
+	buf.Reset(toFile{w})
+	return w
 }
 
 func (w *bodyWriter) Write(p []byte) (int, error) {
@@ -63,6 +67,17 @@ func (w *bodyWriter) Write(p []byte) (int, error) {
 	w.sum.Write(p[:n])
 	w.size += int64(n)
 	w.bit8 = w.bit8 || has8Bit(p[:n])
+	return n, err
+}
+
+// toFile is where the buffer goes.
+type toFile struct{ w *bodyWriter }
+
+func (t toFile) Write(p []byte) (int, error) {
+	n, err := t.w.file.Write(p)
+	if err == nil {
+		err = t.w.behind.Wrote(t.w.file, n)
+	}
 	return n, err
 }
 

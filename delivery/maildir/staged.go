@@ -41,6 +41,8 @@ type Staged struct {
 	buf  *[]byte
 	err  error // the first error of Write
 
+	behind durable.Behind
+
 	size int64    // octets on disk
 	bare int64    // line ends on disk that RETR sends as CRLF
 	cr   bool     // the last octet written was a CR that may belong to a CRLF
@@ -139,7 +141,9 @@ func loneLF(p []byte, last byte) int64 {
 
 func (st *Staged) drain() {
 	if st.err == nil && len(*st.buf) > 0 {
-		_, st.err = st.file.Write(*st.buf)
+		if _, st.err = st.file.Write(*st.buf); st.err == nil {
+			st.err = st.behind.Wrote(st.file, len(*st.buf))
+		}
 	}
 	*st.buf = (*st.buf)[:0]
 }
