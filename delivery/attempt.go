@@ -110,7 +110,9 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 		}
 	}
 	d.tell(item, delivered)
-	warn := step == queue.StepWarn && !item.Warned && len(deferred) > 0 && !item.From.IsNull()
+	d.reportRelayed(ctx, item, delivered)
+	late := asked(item.Envelope, deferred, relay.NotifyDelay)
+	warn := step == queue.StepWarn && !item.Warned && len(late) > 0 && !item.From.IsNull()
 	if len(delivered) > 0 && (len(failed) > 0 || warn) {
 		d.settle(ctx, item, delivered, false)
 		d.Step("attempt: partly settled")
@@ -212,7 +214,7 @@ func (d *Drain) bounce(ctx context.Context, item queue.Item, reason string) erro
 	}
 	defer d.release(item.Key())
 	failed := failAll(item, relay.Reply{Code: 554, Status: relay.Status{5, 0, 0}, Text: reason})
-	if err := d.report(ctx, item, failedReport(failed)); err != nil {
+	if err := d.report(ctx, item, failedReport(item, failed)); err != nil {
 		return err
 	}
 	d.tell(item, failed)

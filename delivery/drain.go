@@ -36,7 +36,9 @@ type Options struct {
 	Submit    relay.Submitter // for reports: relay/intake
 	Hostname  relay.Domain    // who reports
 	Schedule  func() queue.Schedule
-	Log       *slog.Logger
+	// Local says whether an address is one of ours; nil: none is.
+	Local func(relay.Address) bool
+	Log   *slog.Logger
 
 	Total          int           // attempts at the same time; default 100
 	PerDestination int           // of them to one domain; default 10

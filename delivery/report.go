@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"relayd/delivery/dsn"
@@ -13,8 +14,12 @@ import (
 	"relayd/relay"
 )
 
-// maxHead is how much of a letter is read for its header, in octets; dsn takes no more than it needs.
-const maxHead = 64 << 10
+const (
+	// maxHead is how much of a letter is read for its header, in octets; dsn takes no more than it needs.
+	maxHead = 64 << 10
+	// maxWhole bounds, in octets, the letters that go back whole to those who want them back (RET=FULL).
+	maxWhole = 1 << 20
+)
 
 // reportFailed tells the sender, and returns the results to settle: as they are when the report
 // is durable or not due, and deferred when it could not be submitted. Then the failed recipients
@@ -23,7 +28,7 @@ func (d *Drain) reportFailed(ctx context.Context, item queue.Item, failed []rela
 	if len(failed) == 0 {
 		return nil
 	}
-	if err := d.report(ctx, item, failedReport(failed)); err != nil {
+	if err := d.report(ctx, item, failedReport(item, failed)); err != nil {
 		d.log.Error("a report could not be submitted, the letter stays", "id", item.ID, "err", err)
 		for i := range failed {
 			failed[i].Outcome = relay.Deferred
@@ -34,7 +39,7 @@ func (d *Drain) reportFailed(ctx context.Context, item queue.Item, failed []rela
 
 // reportDelayed warns the sender, once for each item, and says whether that is done.
 func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []relay.Result) bool {
-	r := dsn.Report{Kind: dsn.Delayed, Results: deferred, Next: item.Next}
+	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
 	if s := d.Schedule(); s.GiveUpAfter > 0 {
 		r.Until = item.Accepted.Add(s.GiveUpAfter)
 	}
@@ -45,20 +50,80 @@ func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []r
 	return true
 }
 
-func failedReport(failed []relay.Result) dsn.Report {
-	return dsn.Report{Kind: dsn.Failed, Results: failed}
+func failedReport(item queue.Item, failed []relay.Result) dsn.Report {
+	return dsn.Report{Kind: dsn.Failed, Results: asked(item.Envelope, failed, relay.NotifyFailure)}
 }
 
-// report completes r, which knows its kind and results, and submits it to the sender of item.
-// nil means that it is durable, or that there is nobody to tell: a null sender, or one that the
-// front door refuses for good.
+// reportRelayed tells a sender who asked to hear of success that the letter went to a host that will
+// not tell him itself (RFC 3461 §5.2.2). A report that cannot be submitted is given up: the letter has
+// arrived and must not be sent again for it.
+func (d *Drain) reportRelayed(ctx context.Context, item queue.Item, delivered []relay.Result) {
+	var here []relay.Result
+	for _, res := range delivered {
+		if !res.DSN {
+			here = append(here, res)
+		}
+	}
+	r := dsn.Report{Kind: dsn.Relayed, Results: asked(item.Envelope, here, relay.NotifySuccess)}
+	if err := d.report(ctx, item, r); err != nil {
+		d.log.Warn("a report of success could not be submitted", "id", item.ID, "err", err)
+	}
+}
+
+// ReportDelivered tells the sender of a letter that it lies in the mailboxes of env.Rcpts, as far as he
+// asked to hear of it. head is the beginning of the letter. It waits for the disk.
+func (d *Drain) ReportDelivered(ctx context.Context, env relay.Envelope, head []byte) error {
+	results := make([]relay.Result, 0, len(env.Rcpts))
+	for _, r := range env.Rcpts {
+		known := func(res relay.Result) bool { return res.Rcpt == r.Addr }
+		if !slices.ContainsFunc(results, known) { // an alias may lead to several mailboxes
+			results = append(results, relay.Result{Rcpt: r.Addr, Outcome: relay.Delivered, At: env.Accepted,
+				Reply: relay.Reply{Code: 250, Status: relay.Status{2, 1, 5}, Text: "in the mailbox"}})
+		}
+	}
+	r := dsn.Report{Kind: dsn.Delivered, Results: asked(env, results, relay.NotifySuccess), OriginalHeader: head}
+	return d.reportOn(ctx, env, r)
+}
+
+// asked picks the results that their sender wants to hear of.
+func asked(env relay.Envelope, results []relay.Result, outcome relay.Notify) []relay.Result {
+	wants := make(map[relay.Address]bool, len(env.Rcpts))
+	for _, r := range env.Rcpts {
+		wants[r.Addr] = r.Notify.Wants(outcome)
+	}
+	var out []relay.Result
+	for _, res := range results {
+		if wants[res.Rcpt] {
+			out = append(out, res)
+		}
+	}
+	return out
+}
+
+// report completes r with the letter of item, see reportOn.
 func (d *Drain) report(ctx context.Context, item queue.Item, r dsn.Report) error {
-	if item.From.IsNull() {
+	if item.From.IsNull() || len(r.Results) == 0 {
+		return nil
+	}
+	limit := int64(maxHead)
+	if r.Whole = r.Kind == dsn.Failed && item.Ret == relay.RetFull && item.Size <= maxWhole; r.Whole {
+		limit = maxWhole
+	}
+	r.OriginalHeader = d.head(item.ID, limit)
+	r.Whole = r.Whole && int64(len(r.OriginalHeader)) == item.Size
+	return d.reportOn(ctx, item.Envelope, r)
+}
+
+// reportOn completes r, which knows its kind, its results and the letter, and submits it to the sender
+// of item. nil means that it is durable, or that there is nobody to tell: a null sender, one that did
+// not ask for it, or one that the front door refuses for good.
+func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report) error {
+	if item.From.IsNull() || len(r.Results) == 0 {
 		return nil
 	}
 	now := time.Now()
-	r.ID, r.Now, r.ReportingMTA, r.Envelope = relay.NewID(now), now, d.Hostname, item.Envelope
-	r.OriginalHeader = d.head(item.ID)
+	r.ID, r.Now, r.ReportingMTA, r.Envelope = relay.NewID(now), now, d.Hostname, item
+	r.EightBit = d.Local != nil && d.Local(item.From)
 	var letter bytes.Buffer
 	if err := dsn.Compose(&letter, r); err != nil {
 		return err
@@ -92,13 +157,13 @@ func (d *Drain) submit(ctx context.Context, env relay.Envelope, letter io.Reader
 }
 
 // head is the beginning of a letter. A report without the original header is better than none.
-func (d *Drain) head(id relay.ID) []byte {
+func (d *Drain) head(id relay.ID, limit int64) []byte {
 	body, err := d.Queue.Body(id)
 	if err != nil {
 		return nil
 	}
 	defer body.Close()
-	head, err := io.ReadAll(io.LimitReader(body, maxHead))
+	head, err := io.ReadAll(io.LimitReader(body, limit))
 	if err != nil {
 		d.log.Error("the header of a letter cannot be read", "id", id, "err", err)
 	}

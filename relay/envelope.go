@@ -13,6 +13,8 @@ type Envelope struct {
 	ID       ID          `json:"id"`
 	From     Address     `json:"from"` // the reverse-path; null for reports
 	Rcpts    []Recipient `json:"rcpts"`
+	Ret      Ret         `json:"ret,omitzero"`   // how much of it a report of failure gives back
+	EnvID    string      `json:"envid,omitzero"` // the sender's own name for it, for reports (RFC 3461 §4.4); printable ASCII
 	Origin   Origin      `json:"origin"`
 	Accepted time.Time   `json:"accepted"`
 	Size     int64       `json:"size"`               // octets of the body as spooled, CRLF line ends
@@ -26,7 +28,9 @@ type Envelope struct {
 type Recipient struct {
 	Addr    Address `json:"addr"`             // foreign: where to send it. local: the address delivered for
 	Mailbox Address `json:"mailbox,omitzero"` // local only: the mailbox it goes into
-	Orig    string  `json:"orig,omitzero"`    // what RCPT TO said, for reports (RFC 3461 §4.2)
+	Orig    string  `json:"orig,omitzero"`    // what RCPT TO said, for reports
+	Notify  Notify  `json:"notify,omitzero"`  // what the sender wants to hear of
+	ORcpt   string  `json:"orcpt,omitzero"`   // what the sender's own server called it, see ParseORcpt
 }
 
 // Origin is where a letter came from; it becomes the Received field and the log's client.
@@ -59,6 +63,7 @@ type Result struct {
 	Reply   Reply     `json:"reply"`
 	Host    string    `json:"host,omitzero"` // who said it, "mx1.partner.example[192.0.2.7]:25"; empty: we did
 	TLS     string    `json:"tls,omitzero"`  // of the attempt, for people: "TLS1.3 TLS_AES_128_GCM_SHA256, verified (route)"; empty: without TLS, as before
+	DSN     bool      `json:"dsn,omitzero"`  // the host was told what reports the sender wants, and sends them from here on
 	At      time.Time `json:"at"`
 }
 
@@ -86,11 +91,13 @@ type Submitter interface {
 	Submit(ctx context.Context, env Envelope, body io.Reader) error
 }
 
-// MailParams are the parameters of MAIL FROM (RFC 1870, 6152, 6531).
+// MailParams are the parameters of MAIL FROM (RFC 1870, 3461, 6152, 6531).
 type MailParams struct {
 	Size     int64 // announced octets; 0: not announced
 	Body8Bit bool
 	UTF8     bool
+	Ret      Ret
+	EnvID    string
 }
 
 // Acceptor is the front door for letters from clients: relay/smtpd knocks, relay/intake opens.
@@ -106,7 +113,7 @@ type Acceptor interface {
 // Transaction is one letter on its way through the front door. It belongs to one goroutine.
 type Transaction interface {
 	// Rcpt adds a recipient. A refusal leaves the transaction as it was.
-	Rcpt(ctx context.Context, to Address) error
+	Rcpt(ctx context.Context, to Address, params RcptParams) error
 	// Receive reads the letter until io.EOF, which must mean that the client sent all of it; any
 	// other error drops it. CRLF line ends, dots unstuffed. When the error is nil the letter is
 	// durable and the ID is what the 250 tells the client.

@@ -169,7 +169,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	h.later(h.queue.Close)
 	h.intake = intake.New(intake.Options{
 		Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
-		Quota: fuse{h},
+		Quota: fuse{h}, Success: h.reportDelivered,
 	})
 	h.pop3 = h.popServers(cfg, mail)
 	h.setIntake(cfg)
@@ -191,7 +191,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
 		Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
-		Schedule: func() queue.Schedule { return schedule(h.config()) }, Log: h.log,
+		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Log: h.log,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil

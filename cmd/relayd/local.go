@@ -123,7 +123,7 @@ func (h *house) beginLocal(ctx context.Context, o drop.Order) (*local, error) {
 	for _, r := range o.Rcpts {
 		to, err := l.complete(r)
 		if err == nil {
-			err = l.tx.Rcpt(ctx, to)
+			err = l.tx.Rcpt(ctx, to, relay.RcptParams{})
 		}
 		if err != nil {
 			refusal, _ := refusalOf(r, err)

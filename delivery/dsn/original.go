@@ -2,6 +2,7 @@ package dsn
 
 import (
 	"bytes"
+	"fmt"
 	"mime"
 	"strings"
 	"unicode/utf8"
@@ -15,6 +16,34 @@ type original struct {
 	text      []byte // the header, CRLF line ends, bounded
 	messageID string // with its angle brackets; empty unless it is fit for our own header
 	subject   string // for people, printable; may be empty
+}
+
+// wholeTransfer is how the whole letter travels in a report, or empty where it does not. RFC 2046 §5.2.1
+// forbids to recode it.
+func (r Report) wholeTransfer() string {
+	if !r.Whole || r.action() != Failed {
+		return ""
+	}
+	transfer := "7bit"
+	for line := range bytes.Lines(r.OriginalHeader) {
+		content, ok := bytes.CutSuffix(line, []byte("\r\n"))
+		if !ok || len(content) > maxLine || bytes.ContainsAny(content, "\r\x00") {
+			return ""
+		}
+		if bytes.ContainsFunc(content, func(c rune) bool { return c >= utf8.RuneSelf }) {
+			transfer = "8bit"
+		}
+	}
+	if len(r.OriginalHeader) == 0 || transfer == "8bit" && !r.EightBit {
+		return ""
+	}
+	return transfer
+}
+
+// whole adds the letter itself.
+func (b *builder) whole(transfer string, letter []byte) {
+	fmt.Fprintf(b, "\r\n--%s\r\nContent-Type: message/rfc822\r\nContent-Description: The message\r\nContent-Transfer-Encoding: %s\r\n\r\n", b.boundary, transfer)
+	b.Write(letter)
 }
 
 func parseOriginal(head []byte) original {

@@ -40,6 +40,10 @@ type Report struct {
 	// OriginalHeader is the header of the letter, or the beginning of the letter; what goes
 	// beyond the header or 32 KiB is left out.
 	OriginalHeader []byte
+	// Whole says that OriginalHeader is the whole letter, and that its sender wants it back (RFC
+	// 3461 §4.3). One that every server on the way could not carry as it is goes back as its header;
+	// EightBit says that they carry octets above 127.
+	Whole, EightBit bool
 }
 
 // Compose writes the report as a letter with CRLF line ends. The only errors are ErrNullSender,
@@ -54,11 +58,13 @@ func Compose(w io.Writer, r Report) error {
 	r = r.localised()
 	original := parseOriginal(r.OriginalHeader)
 	human, status := r.human(original), r.status()
-	b := &builder{boundary: boundary(r.ID, human, status, original.text)}
+	b := &builder{boundary: boundary(r.ID, human, status, original.text, r.OriginalHeader)}
 	b.header(r, original)
 	b.part("text/plain; charset=utf-8", "Notification", human)
 	b.part("message/delivery-status", "Delivery report", status)
-	if len(original.text) > 0 {
+	if transfer := r.wholeTransfer(); transfer != "" {
+		b.whole(transfer, r.OriginalHeader)
+	} else if len(original.text) > 0 {
 		b.part(original.mediaType(), "Header of the message", original.text)
 	}
 	fmt.Fprintf(b, "\r\n--%s--\r\n", b.boundary)

@@ -2,7 +2,6 @@ package dsn
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -25,15 +24,14 @@ func (r Report) status() []byte {
 			b.WriteString(fold(name + ": " + value))
 		}
 	}
+	field("Original-Envelope-Id", ascii(r.Envelope.EnvID, relay.MaxEnvID))
 	field("Reporting-MTA", "dns; "+string(r.ReportingMTA))
 	field("X-Relayd-Queue-ID", string(r.Envelope.ID))
 	field("X-Relayd-Sender", typedAddress(r.Envelope.From.String()))
 	field("Arrival-Date", date(r.Envelope.Accepted))
 	for _, res := range r.Results {
 		b.WriteString("\r\n")
-		if orig := r.orig(res.Rcpt); orig != "" {
-			field("Original-Recipient", typedAddress(orig))
-		}
+		field("Original-Recipient", r.originalRecipient(res.Rcpt))
 		field("Final-Recipient", typedAddress(res.Rcpt.String()))
 		field("Action", string(r.action()))
 		field("Status", r.statusOf(res).String())
@@ -53,6 +51,25 @@ func (r Report) action() Kind {
 		return r.Kind
 	}
 	return Failed
+}
+
+// originalRecipient is what the sender's own server called the recipient (RFC 3461 §4.2), or what the
+// sender said to us.
+func (r Report) originalRecipient(rcpt relay.Address) string {
+	for _, known := range r.Envelope.Rcpts {
+		kind, addr, ok := strings.Cut(known.ORcpt, ";")
+		switch {
+		case known.Addr != rcpt || !ok:
+		case kind == "utf-8":
+			return kind + "; " + relay.UnicodeXtext(addr)
+		default:
+			return ascii(kind, 40) + "; " + ascii(addr, relay.MaxORcpt)
+		}
+	}
+	if orig := r.orig(rcpt); orig != "" {
+		return typedAddress(orig)
+	}
+	return ""
 }
 
 // orig is what the sender called the recipient, where that is not the address we sent to.
@@ -95,15 +112,7 @@ func typedAddress(addr string) string {
 		// Blanks between quotes would be folded, and folding would be unfolded to one blank again.
 		return "rfc822; " + addr
 	}
-	var b strings.Builder
-	for _, r := range addr {
-		if r > ' ' && r <= '~' && !strings.ContainsRune(`+=\`, r) {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, `\x{%02X}`, r)
-		}
-	}
-	return "utf-8; " + b.String()
+	return "utf-8; " + relay.UnicodeXtext(addr)
 }
 
 // remoteMTA is the name out of "mx1.partner.example[192.0.2.7]:25", or the address.

@@ -605,3 +605,24 @@ func TestUnreadableBody(t *testing.T) {
 type brokenBody struct{ io.Seeker }
 
 func (brokenBody) Read(p []byte) (int, error) { return copy(p, "Subject: x\r\n"), io.ErrNoProgress }
+
+// TestDSN: what the sender wants to hear of is passed on to a host that offers DSN, coded anew, and
+// the result says so; to any other host it is not (RFC 3461 §5.2).
+func TestDSN(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		env := envelope("bob@partner.example", "carol@partner.example")
+		env.Ret, env.EnvID = relay.RetHeaders, "q> SIZE=1\r\nRSET"
+		env.Rcpts[0].Notify, env.Rcpts[0].ORcpt = relay.NotifySuccess|relay.NotifyFailure, "rfc822;a b+c=d@office.example"
+		able, plain := &remote{ext: []string{"PIPELINING", "DSN"}}, &remote{ext: []string{"PIPELINING"}}
+		got := partner(able).send(t, env, hello)
+		want := []string{"<bob@partner.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+20b+2Bc+3Dd@office.example", "<carol@partner.example>"}
+		if len(able.mails) != 1 || able.mails[0].from != "<ann@office.example> RET=HDRS ENVID=q>+20SIZE+3D1+0D+0ARSET" ||
+			!slices.Equal(able.mails[0].rcpts, want) || !got[0].DSN {
+			t.Errorf("%q, %+v", able.mails, got)
+		}
+		got = partner(plain).send(t, env, hello)
+		if len(plain.mails) != 1 || plain.mails[0].from != "<ann@office.example>" || plain.mails[0].rcpts[0] != "<bob@partner.example>" || got[0].DSN {
+			t.Errorf("%q, %+v", plain.mails, got)
+		}
+	})
+}

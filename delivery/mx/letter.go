@@ -60,7 +60,7 @@ func (l *letter) allASCII(rcpts []int) bool {
 
 // record keeps what s said about some recipients.
 func (l *letter) record(s *session, rcpts []int, v verdict, r relay.Reply) {
-	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), TLS: s.security()})
+	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), TLS: s.security(), DSN: v.Outcome == relay.Delivered && s.offers("DSN")})
 }
 
 // recordOwn keeps what we say about some recipients ourselves.

@@ -223,7 +223,32 @@ func (s *session) mailCommand(l *letter, batch []int) string {
 	if s.offers("SMTPUTF8") && (l.needsUTF8() || !l.allASCII(batch)) {
 		b.WriteString(" SMTPUTF8")
 	}
+	if s.offers("DSN") {
+		if l.env.Ret != "" {
+			b.WriteString(" RET=" + string(l.env.Ret))
+		}
+		if l.env.EnvID != "" {
+			b.WriteString(" ENVID=" + relay.Xtext(l.env.EnvID))
+		}
+	}
 	return b.String()
+}
+
+// rcptCommand is RCPT TO with what the sender wants to hear of, where the host will see to it. What
+// a sender did not say is not said for him (RFC 3461 §5.2.1).
+func (s *session) rcptCommand(r relay.Recipient) string {
+	command := "RCPT TO:" + r.Addr.Path()
+	if !s.offers("DSN") {
+		return command
+	}
+	if r.Notify != 0 {
+		command += " NOTIFY=" + r.Notify.String()
+	}
+	if r.ORcpt != "" {
+		// Decoded and coded anew: nothing a client wrote is passed on as it stood.
+		command += " ORCPT=" + relay.FormatORcpt(r.ORcpt)
+	}
+	return command
 }
 
 // sendBody sends the letter and its final dot, and waits for the verdict on it.

@@ -73,7 +73,7 @@ func (t *transaction) commands() []command {
 	}
 	cmds = append(cmds, command{phaseMAIL, t.s.mailCommand(t.l, t.batch)})
 	for _, i := range t.batch {
-		cmds = append(cmds, command{phaseRCPT, "RCPT TO:" + t.l.env.Rcpts[i].Addr.Path()})
+		cmds = append(cmds, command{phaseRCPT, t.s.rcptCommand(t.l.env.Rcpts[i])})
 	}
 	return append(cmds, command{phaseDATA, "DATA"})
 }

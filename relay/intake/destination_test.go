@@ -93,7 +93,7 @@ func rcpt(t *testing.T, tx relay.Transaction, to string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Rcpt(t.Context(), a); err != nil {
+	if err := tx.Rcpt(t.Context(), a, relay.RcptParams{}); err != nil {
 		f, _ := errors.AsType[*relay.Failure](err)
 		return f.Reply.String()
 	}

@@ -43,6 +43,7 @@ type Intake struct {
 	dns     relay.Resolver
 	suggest func(relay.Domain) (relay.Domain, bool)
 	quota   Quota
+	success func(ctx context.Context, env relay.Envelope, head []byte)
 	lookups chan struct{} // one for each domain being asked about
 }
 
@@ -59,6 +60,10 @@ type Options struct {
 	Suggest func(relay.Domain) (relay.Domain, bool)
 	// Quota bounds what each login may send elsewhere; nil: nothing does.
 	Quota Quota
+	// Success is told, before the client hears its 250, of a letter that lies in mailboxes here and
+	// whose sender wants to know (RFC 3461 §4.1): env.Rcpts are those he asked about, head is the
+	// beginning of the letter. nil: nobody is.
+	Success func(ctx context.Context, env relay.Envelope, head []byte)
 }
 
 // New makes an Intake. It is ready when Set has been called once.
@@ -71,7 +76,7 @@ func New(o Options) *Intake {
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
-		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, lookups: make(chan struct{}, maxLookups),
+		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }
 
@@ -109,7 +114,7 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	if err := in.checkDisk(s, o, from, p.Size); err != nil {
 		return nil, err
 	}
-	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8}), nil
+	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID}), nil
 }
 
 // checkDisk refuses with 452 4.3.1 a letter there may be no room for.
@@ -138,7 +143,7 @@ func (in *Intake) Submit(ctx context.Context, env relay.Envelope, body io.Reader
 	t := in.begin(in.settings.Load(), env)
 	defer t.Abort()
 	for _, r := range rcpts {
-		if err := t.Rcpt(ctx, r.Addr); err != nil {
+		if err := t.Rcpt(ctx, r.Addr, relay.RcptParams{Notify: r.Notify, ORcpt: r.ORcpt}); err != nil {
 			return fmt.Errorf("intake: submit: %w", err)
 		}
 	}

@@ -104,7 +104,7 @@ func (h *house) receive(t *testing.T, o relay.Origin, body io.Reader, rcpts ...s
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tx.Rcpt(t.Context(), to); err != nil {
+		if err := tx.Rcpt(t.Context(), to, relay.RcptParams{}); err != nil {
 			return "", err
 		}
 	}
@@ -212,7 +212,7 @@ func TestBrokenOffBodyIsDropped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tx.Rcpt(t.Context(), relay.Address{Local: "ann", Domain: "office.example"})
+		tx.Rcpt(t.Context(), relay.Address{Local: "ann", Domain: "office.example"}, relay.RcptParams{})
 		cut := io.MultiReader(strings.NewReader(body), iotest.ErrReader(io.ErrUnexpectedEOF))
 		if _, err := tx.Receive(t.Context(), cut); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("got %v", err)
@@ -352,7 +352,7 @@ func TestWhoNeedsSMTPUTF8(t *testing.T) {
 		}
 		for _, r := range c.rcpts {
 			to, _ := relay.ParseAddress(r, true)
-			if err := tx.Rcpt(t.Context(), to); err != nil {
+			if err := tx.Rcpt(t.Context(), to, relay.RcptParams{}); err != nil {
 				t.Fatal(err)
 			}
 		}

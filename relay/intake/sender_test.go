@@ -39,7 +39,7 @@ func (h *house) submit(t *testing.T, o relay.Origin, from, body string, rcpts ..
 		if to, bad := relay.ParseAddress(r, true); bad != nil {
 			t.Fatal(bad)
 		} else if err == nil {
-			err = tx.Rcpt(t.Context(), to)
+			err = tx.Rcpt(t.Context(), to, relay.RcptParams{})
 		}
 	}
 	if err == nil {

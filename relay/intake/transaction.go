@@ -24,7 +24,7 @@ type transaction struct {
 
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
 // alias, is accepted and gets one letter.
-func (t *transaction) Rcpt(ctx context.Context, to relay.Address) error {
+func (t *transaction) Rcpt(ctx context.Context, to relay.Address, p relay.RcptParams) error {
 	found, err := t.settings.classify(t.env.Origin, to)
 	if err == nil {
 		err = t.checkDomain(ctx, found, to)
@@ -35,6 +35,8 @@ func (t *transaction) Rcpt(ctx context.Context, to relay.Address) error {
 	}
 	t.named++
 	for _, r := range found {
+		// Where an alias leads on, the sender's wishes go along (RFC 3461 §5.2.7).
+		r.Notify, r.ORcpt = p.Notify, p.ORcpt
 		if !slices.ContainsFunc(t.env.Rcpts, func(have relay.Recipient) bool { return samePlace(have, r) }) {
 			t.env.Rcpts = append(t.env.Rcpts, r)
 		}
@@ -72,6 +74,7 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 		return "", err
 	}
 	charge := t.charge(h)
+	confirm := t.confirmation(h)
 	size, err := t.accept(ctx, h, body, more, (*buf)[:cap(*buf)])
 	if err != nil {
 		charge.Refund()
@@ -80,6 +83,7 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	}
 	t.accepted(size, time.Since(start))
 	charge.Accepted(ctx, t.env)
+	confirm(ctx)
 	return t.env.ID, nil
 }
 

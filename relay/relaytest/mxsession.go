@@ -124,6 +124,9 @@ func (m *mxSession) ehlo(name string) bool {
 			lines = append(lines, keyword)
 		}
 	}
+	if script.DSN {
+		lines = append(lines, "DSN")
+	}
 	if script.StartTLS && !m.letter.TLS {
 		lines = append(lines, "STARTTLS")
 	}
@@ -192,6 +195,9 @@ func (m *mxSession) mail(rest string) bool {
 		return m.say("503 5.5.1 say hello first")
 	}
 	for param := range strings.FieldsSeq(strings.ToUpper(params)) {
+		if script.DSN && (strings.HasPrefix(param, "RET=") || strings.HasPrefix(param, "ENVID=")) {
+			continue
+		}
 		trait := map[string]string{"SIZE": "size", "BODY": "8bitmime", "SMTPUTF8": "smtputf8"}[strings.Split(param, "=")[0]]
 		if trait == "" || script.without(trait) || script.without("ehlo") {
 			return m.say("555 5.5.4 parameter not offered: " + param)
@@ -217,7 +223,12 @@ func announced(param string) int64 {
 }
 
 func (m *mxSession) rcpt(rest string) bool {
-	path, _, ok := splitPath(rest, "TO:")
+	path, params, ok := splitPath(rest, "TO:")
+	for param := range strings.FieldsSeq(strings.ToUpper(params)) {
+		if !m.server.current().DSN || !strings.HasPrefix(param, "NOTIFY=") && !strings.HasPrefix(param, "ORCPT=") {
+			return m.say("555 5.5.4 parameter not offered: " + param)
+		}
+	}
 	switch {
 	case !m.inMail:
 		return m.say("503 5.5.1 MAIL first")

@@ -15,6 +15,7 @@ import (
 //	host mx.partner.example           how it greets (default mx.test)
 //	no ehlo|pipelining|8bitmime|smtputf8|size|enhancedstatuscodes
 //	size 1000000                      what SIZE says
+//	dsn                               offered
 //	starttls                          offered, with a certificate made at the start
 //	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
 //	auth ann secret                   AUTH PLAIN and LOGIN offered (under TLS where there is starttls), and wanted before MAIL
@@ -42,6 +43,7 @@ type MXScript struct {
 	CertName string // for a certificate of a CA; empty: self-signed
 	Expired  bool   // and that one has run out
 	Auth     string // name, NUL, password
+	DSN      bool
 	Sink     bool
 	Rules    []MXRule
 }
@@ -95,6 +97,8 @@ func (s *MXScript) sentence(line string) (err error) {
 			return fmt.Errorf("unknown trait %q", rest)
 		}
 		s.Without = append(s.Without, rest)
+	case "dsn":
+		s.DSN = true
 	case "size":
 		s.Size, err = strconv.ParseInt(rest, 10, 64)
 	case "starttls":

@@ -24,7 +24,7 @@ func (g *guard) lookAhead() {
 		g.letter.ahead--
 		return
 	}
-	tx.Expect(g.srv.ctx, g.rcpt)
+	tx.Expect(g.srv.ctx, g.rcpt.to)
 	for rest := g.window(); ; {
 		line, more, whole := bytes.Cut(rest, []byte("\r\n"))
 		if !whole || len(line) > g.set.limits.CommandLine {
@@ -35,9 +35,9 @@ func (g *guard) lookAhead() {
 			return
 		}
 		rest = more
-		if to, refusal := parseRcpt(arg, g.letter.utf8); refusal == nil {
+		if rcpt, refusal := parseRcpt(arg, g.letter.utf8, g.offer()); refusal == nil {
 			g.letter.ahead++
-			tx.Expect(g.srv.ctx, to)
+			tx.Expect(g.srv.ctx, rcpt.to)
 		}
 	}
 }

@@ -28,9 +28,9 @@ func (t *seeing) Expect(_ context.Context, to relay.Address) {
 	t.seer.heard = append(t.seer.heard, "expect "+to.Local)
 }
 
-func (t *seeing) Rcpt(ctx context.Context, to relay.Address) error {
+func (t *seeing) Rcpt(ctx context.Context, to relay.Address, p relay.RcptParams) error {
 	t.seer.heard = append(t.seer.heard, "rcpt "+to.Local)
-	return t.Transaction.Rcpt(ctx, to)
+	return t.Transaction.Rcpt(ctx, to, p)
 }
 
 // TestPipelinedRecipientsAreKnownAhead: each once, before the first has its turn, and only those

@@ -110,8 +110,12 @@ func (g *guard) greeting() relay.Reply {
 	l := g.set.limits
 	lines := []string{
 		string(g.srv.hostname), "PIPELINING", "SIZE " + strconv.FormatInt(l.MessageSize, 10), "8BITMIME", "CHUNKING",
-		"ENHANCEDSTATUSCODES", "SMTPUTF8", "LIMITS RCPTMAX=" + strconv.Itoa(l.Recipients),
+		"ENHANCEDSTATUSCODES", "SMTPUTF8",
 	}
+	if g.offersDSN() {
+		lines = append(lines, "DSN")
+	}
+	lines = append(lines, "LIMITS RCPTMAX="+strconv.Itoa(l.Recipients))
 	if g.secure == nil && g.set.tls != nil {
 		lines = append(lines, "STARTTLS")
 	}
@@ -123,6 +127,19 @@ func (g *guard) greeting() relay.Reply {
 		}
 	}
 	return relay.Reply{Code: 250, Text: strings.Join(lines, "\n")}
+}
+
+// offer is what the parameters of MAIL and RCPT are understood by.
+func (g *guard) offer() offer {
+	return offer{maxSize: g.set.limits.MessageSize, auth: g.srv.auth != nil, dsn: g.offersDSN()}
+}
+
+// offersDSN says whether the client may ask for reports (RFC 3461): our own people and machines may,
+// and on the submission ports nobody else gets as far as MAIL. A stranger may not, because the sender
+// he names may be anybody, and a report would go there; his own server then tells him that his letter
+// was relayed (§5.2.2).
+func (g *guard) offersDSN() bool {
+	return g.trusted() || g.user != "" || strings.HasPrefix(g.srv.service, "submission")
 }
 
 // mayLogIn says whether AUTH is offered: never where others could listen.

@@ -21,9 +21,9 @@ type sink struct{ buf []byte }
 func (s *sink) Begin(context.Context, relay.Origin, relay.Address, relay.MailParams) (relay.Transaction, error) {
 	return s, nil
 }
-func (s *sink) Verify(context.Context, relay.Origin, relay.Address) error { return nil }
-func (s *sink) Rcpt(context.Context, relay.Address) error                 { return nil }
-func (s *sink) Abort()                                                    {}
+func (s *sink) Verify(context.Context, relay.Origin, relay.Address) error   { return nil }
+func (s *sink) Rcpt(context.Context, relay.Address, relay.RcptParams) error { return nil }
+func (s *sink) Abort()                                                      {}
 func (s *sink) Receive(_ context.Context, body io.Reader) (relay.ID, error) {
 	if s.buf == nil {
 		s.buf = make([]byte, 32<<10)

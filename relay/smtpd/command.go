@@ -121,8 +121,15 @@ type mailCommand struct {
 	params relay.MailParams
 }
 
+// offer is what the server offers a client, and what its parameters are therefore understood.
+type offer struct {
+	maxSize int64
+	auth    bool
+	dsn     bool
+}
+
 // parseMail reads the argument of MAIL. Where it refuses, the reply says why.
-func parseMail(arg string, maxSize int64, auth bool) (m mailCommand, refusal *relay.Reply) {
+func parseMail(arg string, o offer) (m mailCommand, refusal *relay.Reply) {
 	path, rest, ok := splitPath(arg, "FROM:")
 	if !ok {
 		return m, ptr(say(501, "5.5.4", "the form is MAIL FROM:<address>"))
@@ -132,7 +139,7 @@ func parseMail(arg string, maxSize int64, auth bool) (m mailCommand, refusal *re
 		return m, ptr(say(501, "5.5.4", "the parameters of MAIL are malformed"))
 	}
 	for _, p := range params {
-		if refusal := m.param(p, maxSize, auth); refusal != nil {
+		if refusal := m.param(p, o); refusal != nil {
 			return m, refusal
 		}
 	}
@@ -147,14 +154,14 @@ func parseMail(arg string, maxSize int64, auth bool) (m mailCommand, refusal *re
 	return m, nil
 }
 
-func (m *mailCommand) param(p param, maxSize int64, auth bool) *relay.Reply {
+func (m *mailCommand) param(p param, o offer) *relay.Reply {
 	switch {
 	case p.key == "SIZE":
 		size, ok := parseSize(p.value)
 		if !ok {
 			return &replyBadSize
 		}
-		if size > maxSize {
+		if size > o.maxSize {
 			return &replyTooLarge
 		}
 		m.params.Size = size
@@ -168,36 +175,82 @@ func (m *mailCommand) param(p param, maxSize int64, auth bool) *relay.Reply {
 		}
 	case p.key == "SMTPUTF8" && p.value == "":
 		m.params.UTF8 = true
-	case p.key == "AUTH" && auth && p.value != "":
+	case p.key == "AUTH" && o.auth && p.value != "":
 		// RFC 4954 §5: who first submitted it. We trust no client to say so, which the RFC
 		// allows: it is treated as AUTH=<>.
+	case o.dsn && (p.key == "RET" || p.key == "ENVID"):
+		return m.reports(p)
 	default:
 		return ptr(say(555, "5.5.4", "MAIL has no parameter "+p.key+" here"))
 	}
 	return nil
 }
 
+// reports reads what MAIL says of reports (RFC 3461 §4.3 and §4.4).
+func (m *mailCommand) reports(p param) *relay.Reply {
+	if p.key == "ENVID" {
+		id, ok := relay.ParseEnvID(p.value)
+		if !ok {
+			return ptr(say(501, "5.5.4", "ENVID is xtext of at most 100 characters"))
+		}
+		m.params.EnvID = id
+		return nil
+	}
+	switch ret := relay.Ret(strings.ToUpper(p.value)); ret {
+	case relay.RetFull, relay.RetHeaders:
+		m.params.Ret = ret
+		return nil
+	}
+	return ptr(say(501, "5.5.4", "RET is FULL or HDRS"))
+}
+
+// rcptCommand is a RCPT command that was understood.
+type rcptCommand struct {
+	to     relay.Address
+	params relay.RcptParams
+}
+
 // parseRcpt reads the argument of RCPT.
-func parseRcpt(arg string, utf8OK bool) (to relay.Address, refusal *relay.Reply) {
+func parseRcpt(arg string, utf8OK bool, o offer) (c rcptCommand, refusal *relay.Reply) {
 	path, rest, ok := splitPath(arg, "TO:")
 	if !ok {
-		return to, ptr(say(501, "5.5.4", "the form is RCPT TO:<address>"))
+		return c, ptr(say(501, "5.5.4", "the form is RCPT TO:<address>"))
 	}
 	params, ok := splitParams(rest)
 	if !ok {
-		return to, ptr(say(501, "5.5.4", "the parameters of RCPT are malformed"))
+		return c, ptr(say(501, "5.5.4", "the parameters of RCPT are malformed"))
 	}
 	for _, p := range params {
-		return to, ptr(say(555, "5.5.4", "RCPT has no parameter "+p.key+" here"))
+		if refusal := c.param(p, utf8OK, o); refusal != nil {
+			return c, refusal
+		}
 	}
 	to, err := relay.ParsePath(path, utf8OK)
 	if err != nil {
-		return to, ptr(badAddress(err, "5.1.3"))
+		return c, ptr(badAddress(err, "5.1.3"))
 	}
 	if to.IsNull() {
-		return to, ptr(say(501, "5.1.3", "a recipient needs an address"))
+		return c, ptr(say(501, "5.1.3", "a recipient needs an address"))
 	}
-	return to, nil
+	c.to = to
+	return c, nil
+}
+
+func (c *rcptCommand) param(p param, utf8OK bool, o offer) *relay.Reply {
+	ok := true
+	switch {
+	case p.key == "NOTIFY" && o.dsn:
+		if c.params.Notify, ok = relay.ParseNotify(p.value); !ok {
+			return ptr(say(501, "5.5.4", "NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY"))
+		}
+	case p.key == "ORCPT" && o.dsn:
+		if c.params.ORcpt, ok = relay.ParseORcpt(p.value, utf8OK); !ok {
+			return ptr(say(501, "5.5.4", "ORCPT is an address type, a semicolon and xtext, of at most 500 characters"))
+		}
+	default:
+		return ptr(say(555, "5.5.4", "RCPT has no parameter "+p.key+" here"))
+	}
+	return nil
 }
 
 // parseSize reads 1 to 20 digits (RFC 1870 §4). What does not fit is only very large, not

@@ -81,7 +81,7 @@ func (n *naive) Mail(from string, o *smtp.MailOptions) (err error) {
 	return err
 }
 func (n *naive) Rcpt(to string, _ *smtp.RcptOptions) error {
-	return n.tx.Rcpt(context.Background(), loose(to))
+	return n.tx.Rcpt(context.Background(), loose(to), relay.RcptParams{})
 }
 func (n *naive) Data(r io.Reader) error {
 	_, err := n.tx.Receive(context.Background(), r)

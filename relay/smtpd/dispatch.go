@@ -140,7 +140,7 @@ func (g *guard) handleHello(v verb, arg string) {
 }
 
 func (g *guard) handleMail(arg string) {
-	m, refusal := parseMail(arg, g.set.limits.MessageSize, g.srv.auth != nil)
+	m, refusal := parseMail(arg, g.offer())
 	if refusal != nil {
 		g.complain(*refusal)
 		return
@@ -157,13 +157,13 @@ func (g *guard) handleRcpt(arg string) {
 		}
 		return
 	}
-	to, refusal := parseRcpt(arg, g.letter.utf8)
+	rcpt, refusal := parseRcpt(arg, g.letter.utf8, g.offer())
 	if refusal != nil {
 		g.letter.refused++
 		g.complain(*refusal)
 		return
 	}
-	g.rcpt = to
+	g.rcpt = rcpt
 	g.lookAhead()
 	g.pass(verbRCPT, "RCPT TO:<x@x>\r\n")
 }

@@ -28,10 +28,10 @@ type guard struct {
 	user     string
 	login    *sasl.Exchange // of the AUTH command in flight
 	secure   *tls.ConnectionState
-	mail     mailCommand   // of the MAIL command in flight
-	rcpt     relay.Address // of the RCPT command in flight
-	letter   *letter       // between MAIL and the end of the letter
-	failures int           // of AUTH
+	mail     mailCommand // of the MAIL command in flight
+	rcpt     rcptCommand // of the RCPT command in flight
+	letter   *letter     // between MAIL and the end of the letter
+	failures int         // of AUTH
 	errors   int
 	badRcpts int
 	chatter  int    // commands that brought no letter on

@@ -39,12 +39,12 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
-	if err := s.g.letter.tx.Rcpt(s.g.srv.ctx, s.g.rcpt); err != nil {
-		s.g.because("%s", rcptTrouble(s.g.rcpt, err))
+	if err := s.g.letter.tx.Rcpt(s.g.srv.ctx, s.g.rcpt.to, s.g.rcpt.params); err != nil {
+		s.g.because("%s", rcptTrouble(s.g.rcpt.to, err))
 		return s.g.refuse(err)
 	}
 	if s.g.letter.rcpts == 0 {
-		s.g.letter.to = s.g.rcpt
+		s.g.letter.to = s.g.rcpt.to
 	}
 	s.g.answer = &replyRecipient
 	return nil

@@ -46,6 +46,8 @@ type letter struct {
 	params relay.MailParams
 	rcpts  []relay.Address
 	body   string
+
+	rcptParams []relay.RcptParams
 }
 
 func (o *office) Begin(_ context.Context, origin relay.Origin, from relay.Address, p relay.MailParams) (relay.Transaction, error) {
@@ -95,14 +97,14 @@ type transaction struct {
 	done   bool
 }
 
-func (t *transaction) Rcpt(_ context.Context, to relay.Address) error {
+func (t *transaction) Rcpt(_ context.Context, to relay.Address, p relay.RcptParams) error {
 	if err := trouble(to.Local); err != nil {
 		return err
 	}
 	if to.Local == "nobody" {
 		return relay.Refuse("office", 550, "5.1.1", "there is no mailbox "+to.String()+" here")
 	}
-	t.rcpts = append(t.rcpts, to)
+	t.rcpts, t.rcptParams = append(t.rcpts, to), append(t.rcptParams, p)
 	return nil
 }
 
