@@ -28,6 +28,7 @@ func Words() []string {
 type Metrics struct {
 	registry *prometheus.Registry
 	events   map[string]*atomic.Int64 // by word; never written to after NewMetrics
+	people   people
 
 	mu       sync.Mutex
 	services map[string]*service
@@ -117,7 +118,7 @@ func (m *Metrics) Register(c prometheus.Collector) { m.registry.MustRegister(c) 
 
 // Stats is the counters as relayctl stats shows them.
 func (m *Metrics) Stats() Stats {
-	st := Stats{Messages: map[string]int64{}, Services: []ServiceStats{}}
+	st := Stats{Messages: map[string]int64{}, Services: []ServiceStats{}, Users: m.people.stats()}
 	for w, n := range m.events {
 		st.Messages[w] = n.Load()
 	}
@@ -168,8 +169,8 @@ func counter(name, help string, n *atomic.Int64, labels prometheus.Labels) prome
 		func() float64 { return float64(n.Load()) })
 }
 
-// Handler wraps a log handler and counts every record whose message is one of the seven words,
-// also those that the level or next leaves out.
+// Handler wraps a log handler and counts every record whose message is one of the seven words, and
+// what is said of a user, also those that the level or next leaves out.
 func (m *Metrics) Handler(next slog.Handler) slog.Handler { return &countingHandler{m, next} }
 
 type countingHandler struct {
@@ -183,6 +184,7 @@ func (h *countingHandler) Enabled(ctx context.Context, level slog.Level) bool {
 
 func (h *countingHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.metrics.Message(r.Message)
+	h.metrics.people.see(r)
 	if !h.next.Enabled(ctx, r.Level) {
 		return nil
 	}

@@ -157,6 +157,7 @@ type Disk struct {
 type Stats struct {
 	Messages map[string]int64 `json:"messages"` // by the seven words
 	Services []ServiceStats   `json:"services"`
+	Users    []UserStats      `json:"users"` // who has done anything, by name
 }
 
 // ServiceStats counts for one service ("smtp", "pop3").

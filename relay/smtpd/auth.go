@@ -39,6 +39,7 @@ func (x *exchange) Next(response []byte) (challenge []byte, done bool, err error
 	switch {
 	case err == nil && done:
 		x.g.user, x.g.answer = x.login.Who().String(), &replyLoggedIn
+		x.g.log.Info("logged in", "client", x.g.peer.client, "user", x.g.user)
 		return nil, true, nil
 	case err == nil:
 		return challenge, false, nil

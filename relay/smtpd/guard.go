@@ -139,6 +139,9 @@ func (g *guard) leave() {
 	g.release()
 	g.peer.forget()
 	g.srv.left(g)
+	if g.user != "" {
+		g.log.Info("logged out", "client", g.peer.client, "user", g.user)
+	}
 	if g.dead != "" {
 		g.log.Info("disconnected", "client", g.peer.client, "reason", g.dead, "dur", time.Since(g.opened).Round(time.Millisecond))
 	}
