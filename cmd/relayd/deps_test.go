@@ -60,6 +60,7 @@ var neighbours = map[string][]string{
 	"delivery":         {"queue", "delivery/dsn"},
 	"delivery/maildir": {},
 	"delivery/mx":      {},
+	"delivery/mtasts":  {},
 	"delivery/dsn":     {},
 	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
@@ -67,7 +68,7 @@ var neighbours = map[string][]string{
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
 	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
-	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
+	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 

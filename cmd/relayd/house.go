@@ -17,6 +17,7 @@ import (
 	"relayd/config"
 	"relayd/delivery"
 	"relayd/delivery/maildir"
+	"relayd/delivery/mtasts"
 	"relayd/delivery/mx"
 	"relayd/pop3"
 	"relayd/queue"
@@ -49,6 +50,7 @@ type house struct {
 	dns       *resolver.Resolver
 	known     *known.Memory
 	secured   *known.Memory // mail hosts that had TLS
+	policies  *mtasts.Store
 	quota     *quota.Ledger
 	queue     *queue.Queue
 	intake    *intake.Intake
@@ -183,10 +185,14 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	}
 	h.smtp = h.smtpServers(cfg, h.dns)
 	h.rescues = newRescues(cfg.DataDir)
+	h.policies = mtasts.Open(mtasts.Options{
+		Path: filepath.Join(cfg.DataDir, "mta-sts"), Resolver: h.dns, AllowLoopback: cfg.Outbound.AllowLoopback, Log: h.log,
+	})
+	h.later(h.policies.Close)
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
-		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Log: h.log,
-		Rescued: h.rescues.note,
+		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
+		Rescued: h.rescues.note, Log: h.log,
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{

@@ -46,6 +46,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("refusals", func() error { h.rescues.run(ctx, h.config, h.intake, h.log); return nil })
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
+	run("mta-sts", func() error { h.policies.Run(ctx); return nil })
 	run("tls-hosts", func() error { h.secured.Run(ctx); return nil })
 	run("quota", func() error { return fuse{h}.run(ctx) })
 	run("drop", func() error { return h.collector().Run(ctx) })

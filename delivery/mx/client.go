@@ -40,6 +40,7 @@ type Config struct {
 
 	TLS      *tls.Config  // nil: defaults. Names and verification are set by need, with its RootCAs
 	Offered  Memory       // which hosts had TLS before; nil: nobody remembers
+	Policies Policies     // what domains say of their hosts; nil: nothing
 	Routes   []Route      // the first that matches wins
 	Rescued  func(Rescue) // nil, or told of every letter that a Route.On takes; it must not wait
 	Timeouts Timeouts

@@ -26,6 +26,12 @@ type Memory interface {
 	Last(host relay.Domain) (day time.Time, ok bool)
 }
 
+// Policies knows what domains say about TLS to their hosts (RFC 8461). delivery/mtasts does. Find
+// may take as long as a fetch from a web server; the zero policy is that of a domain without one.
+type Policies interface {
+	Find(ctx context.Context, d relay.Domain) relay.STSPolicy
+}
+
 // memoryHolds is for how long a host that had TLS and has it no more is worth a word.
 const memoryHolds = 60 * 24 * time.Hour
 
@@ -35,6 +41,7 @@ type level int
 const (
 	levelMay level = iota // nothing
 	levelClear
+	levelTesting // nothing, but it is told
 	levelVerify
 )
 
@@ -51,22 +58,28 @@ func (n security) mandatory() bool { return n.level >= levelVerify }
 // plan is how the hosts of one domain are dealt with in one attempt.
 type plan struct {
 	tls string // Route.TLS
+	sts relay.STSPolicy
 }
 
-// plan says how much TLS it takes by a route, which may be nil. Where we log in, a certificate has to
-// prove who hears the password, unless the route says in so many words that it need not.
-func (c *Client) plan(_ context.Context, _ relay.Domain, via *Route) plan {
-	switch {
-	case via == nil:
-		return plan{}
-	case via.User != "" && via.TLS == "":
-		return plan{TLSVerify}
+// plan says how much TLS it takes by a route, which may be nil, or else by the policy of the domain.
+// Where we log in, a certificate has to prove who hears the password, unless the route says in so
+// many words that it need not.
+func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route) (p plan) {
+	if via != nil {
+		p.tls = via.TLS
+		if via.User != "" && via.TLS == "" {
+			p.tls = TLSVerify
+		}
 	}
-	return plan{via.TLS}
+	// What a domain says is about its own hosts, not about a host of ours that leads there.
+	if p.tls == "" && (via == nil || via.Via == "") && c.cfg.Policies != nil {
+		p.sts = c.cfg.Policies.Find(ctx, d)
+	}
+	return p
 }
 
 // require says what t must prove. An error means that no mail may go there now.
-func (c *Client) require(_ context.Context, p plan, _ target) (security, error) {
+func (c *Client) require(_ context.Context, p plan, t target) (security, error) {
 	switch p.tls {
 	case TLSNone:
 		return security{levelClear, "route"}, nil
@@ -74,6 +87,17 @@ func (c *Client) require(_ context.Context, p plan, _ target) (security, error) 
 		return security{levelMay, "route"}, nil
 	case TLSVerify:
 		return security{levelVerify, "route"}, nil
+	}
+	allowed := p.sts.Allows(relay.Domain(t.name))
+	switch {
+	case p.sts.Mode == relay.STSEnforce && !allowed:
+		return security{}, &policyError{"mta-sts", "it is not among the hosts of its domain's policy", nil}
+	case p.sts.Mode == relay.STSEnforce:
+		return security{levelVerify, "mta-sts"}, nil
+	case p.sts.Mode == relay.STSTesting && !allowed:
+		return security{levelTesting, "mta-sts testing, not among the hosts of the policy"}, nil
+	case p.sts.Mode == relay.STSTesting:
+		return security{levelTesting, "mta-sts testing"}, nil
 	}
 	return security{}, nil
 }
@@ -171,6 +195,9 @@ func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 		return err
 	}
 	s.tls += shown.String()
+	if shown.err != nil && s.target.need.level == levelTesting {
+		c.log.Warn("this host does not meet its domain's policy, which is for testing", "mx", s.target.String(), "err", shown.err)
+	}
 	if c.cfg.Offered != nil {
 		c.cfg.Offered.Note(relay.Domain(s.target.name), time.Now())
 	}
@@ -182,6 +209,10 @@ func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 func (s *session) without(c *Client, why string) error {
 	if s.target.need.mandatory() {
 		return lost(phaseTLS, &policyError{s.target.need.source, why, nil})
+	}
+	if s.target.need.level == levelTesting {
+		s.plain = "none (" + s.target.need.source + ")"
+		c.log.Warn("this host does not meet its domain's policy, which is for testing", "mx", s.target.String(), "err", why)
 	}
 	if c.cfg.Offered == nil {
 		return nil
