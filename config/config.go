@@ -154,6 +154,7 @@ func (f DiskFloor) Of(total int64) int64 {
 // Queue is the schedule of mail that could not be sent on at once.
 type Queue struct {
 	Retry       []time.Duration // waits between attempts; the last one repeats. Never empty.
+	NotifyAfter time.Duration   // our own people are told so, earlier; 0: with everybody
 	WarnAfter   time.Duration   // the writer is told that the letter is late
 	GiveUpAfter time.Duration   // the letter is returned; longer than WarnAfter
 }
@@ -236,6 +237,7 @@ func Default() *Config {
 		Queue: Queue{
 			Retry: []time.Duration{5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 				time.Hour, 2 * time.Hour, 4 * time.Hour},
+			NotifyAfter: 15 * time.Minute,
 			WarnAfter:   4 * time.Hour,
 			GiveUpAfter: 5 * 24 * time.Hour,
 		},

@@ -140,6 +140,7 @@ min_rate = 100
 min_free_disk = "2.5%"
 [queue]
 retry = "90s"
+notify_people_after = "off"
 warn_after = "1h30m"
 give_up_after = "2d"
 [log]

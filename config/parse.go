@@ -172,6 +172,7 @@ func (r *reader) queue(s section, q *Queue) {
 	if present && len(retry) == 0 && e.val.kind == kindList && len(e.val.items) == 0 {
 		r.complain(e.at, wrong(`write at least one, such as retry = ["15m"]`, "retry is empty, and so nothing would ever be tried again"))
 	}
+	early, named := one(s, "notify_people_after", &q.NotifyAfter, readDelay)
 	at, _ := one(s, "warn_after", &q.WarnAfter, readDuration)
 	end, given := one(s, "give_up_after", &q.GiveUpAfter, readDuration)
 	if q.WarnAfter >= q.GiveUpAfter {
@@ -180,6 +181,10 @@ func (r *reader) queue(s section, q *Queue) {
 		}
 		r.complain(at, wrong("warn_after must be shorter than give_up_after",
 			"a letter would be given up after %s, before its writer is warned after %s", inWords(q.GiveUpAfter), inWords(q.WarnAfter)))
+	}
+	if named && q.NotifyAfter >= q.WarnAfter {
+		r.complain(early, wrong("notify_people_after must be shorter than warn_after, or \"off\"",
+			"everybody is warned after %s, and so your people would never be told after %s", inWords(q.WarnAfter), inWords(q.NotifyAfter)))
 	}
 	for _, wait := range retry {
 		if wait.what >= q.GiveUpAfter {

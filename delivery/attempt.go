@@ -111,8 +111,9 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 	}
 	d.tell(item, delivered)
 	d.reportRelayed(ctx, item, delivered)
+	d.reportAfterAll(ctx, item, delivered)
 	late := asked(item.Envelope, deferred, relay.NotifyDelay)
-	warn := step == queue.StepWarn && !item.Warned && len(late) > 0 && !item.From.IsNull()
+	warn := len(late) > 0 && !item.From.IsNull() && d.Schedule().Owes(step, &item)
 	if len(delivered) > 0 && (len(failed) > 0 || warn) {
 		d.settle(ctx, item, delivered, false)
 		d.Step("attempt: partly settled")

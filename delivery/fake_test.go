@@ -161,6 +161,9 @@ func (h *house) Submit(_ context.Context, env relay.Envelope, body io.Reader) er
 	if bytes.Contains(text, []byte("Action: delayed")) {
 		kind = "delayed"
 	}
+	if bytes.Contains(text, []byte(" after all")) {
+		kind = "after all"
+	}
 	h.note("report %s to %s", kind, env.Rcpts[0].Addr)
 	h.reports = append(h.reports, string(text))
 	return nil
@@ -221,7 +224,9 @@ func (h *house) Settle(_ context.Context, k queue.Key, results []relay.Result, w
 			it.Last = []relay.Result{r}
 		}
 	}
-	it.Warned = it.Warned || warned
+	if warned {
+		it.Warned, it.Told = true, time.Now()
+	}
 	h.note("settle %s", strings.Join(said, ", "))
 	if len(it.Rcpts) == 0 {
 		delete(h.items, k)

@@ -97,3 +97,60 @@ func TestReturnsTheWholeLetter(t *testing.T) {
 		}
 	})
 }
+
+// Our own people hear of a delay after a quarter of an hour and again with everybody, each time with
+// the reason and the next attempt, and at last that it is over. Nobody else is told so early, and
+// nobody of the end of what he was not told.
+func TestTellsOfADelayAndItsEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		origin relay.Origin
+		notify relay.Notify
+		until  time.Duration // delays last
+		want   string
+	}{
+		"people":      {relay.Origin{User: "ann@office.example"}, 0, 6 * time.Hour, "delayed delayed after all"},
+		"briefly":     {relay.Origin{User: "ann@office.example"}, 0, 15 * time.Minute, ""},
+		"an hour":     {relay.Origin{User: "ann@office.example"}, 0, time.Hour, "delayed after all"},
+		"a machine":   {relay.Origin{Trusted: true}, 0, time.Hour, ""},
+		"machine, 6h": {relay.Origin{Trusted: true}, 0, 6 * time.Hour, "delayed after all"},
+		"failures":    {relay.Origin{User: "ann@office.example"}, relay.NotifyFailure, 6 * time.Hour, ""},
+		"everything":  {relay.Origin{User: "ann@office.example"}, relay.NotifySuccess | relay.NotifyDelay, time.Hour, "delayed relayed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				h := newHouse(t)
+				born := time.Now()
+				h.deliver = func(_ context.Context, env relay.Envelope, _ relay.Domain) []relay.Result {
+					res := relay.Result{Rcpt: env.Rcpts[0].Addr, Outcome: relay.Delivered, Reply: relay.Reply{Code: 250, Text: "ok"}}
+					if time.Since(born) < c.until {
+						res.Outcome, res.Reply = relay.Deferred, relay.Reply{Code: 451, Text: "greylisted, come back"}
+					}
+					return []relay.Result{res}
+				}
+				k := h.put("ann@office.example", "bob@partner.example")
+				h.mu.Lock()
+				h.items[k].Origin, h.items[k].Rcpts[0].Notify = c.origin, c.notify
+				h.mu.Unlock()
+				stop := h.run()
+				time.Sleep(24 * time.Hour)
+				stop()
+				var got []string
+				for _, r := range h.sent() {
+					kind := "after all"
+					for _, k := range []string{"delayed", "relayed"} {
+						if strings.Contains(r, "Action: "+k) && !strings.Contains(r, " after all") {
+							kind = k
+						}
+					}
+					got = append(got, kind)
+					if kind == "delayed" && (!strings.Contains(r, "greylisted, come back") || !strings.Contains(r, "next at about")) {
+						t.Errorf("without the reason or the next attempt:\n%s", r)
+					}
+				}
+				if strings.Join(got, " ") != c.want || h.left() != 0 {
+					t.Errorf("%q, %d left", got, h.left())
+				}
+			})
+		})
+	}
+}

@@ -37,7 +37,7 @@ func (d *Drain) reportFailed(ctx context.Context, item queue.Item, failed []rela
 	return failed
 }
 
-// reportDelayed warns the sender, once for each item, and says whether that is done.
+// reportDelayed warns the sender, and says whether that is done.
 func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []relay.Result) bool {
 	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
 	if s := d.Schedule(); s.GiveUpAfter > 0 {
@@ -67,6 +67,23 @@ func (d *Drain) reportRelayed(ctx context.Context, item queue.Item, delivered []
 	r := dsn.Report{Kind: dsn.Relayed, Results: asked(item.Envelope, here, relay.NotifySuccess)}
 	if err := d.report(ctx, item, r); err != nil {
 		d.log.Warn("a report of success could not be submitted", "id", item.ID, "err", err)
+	}
+}
+
+// reportAfterAll tells a sender who was warned of a delay that it is over. Like reportRelayed it gives
+// up a report that cannot be submitted.
+func (d *Drain) reportAfterAll(ctx context.Context, item queue.Item, delivered []relay.Result) {
+	if !item.Warned {
+		return
+	}
+	var silent []relay.Result // those who get no other report of success
+	for _, res := range asked(item.Envelope, delivered, relay.NotifyDelay) {
+		if len(asked(item.Envelope, []relay.Result{res}, relay.NotifySuccess)) == 0 {
+			silent = append(silent, res)
+		}
+	}
+	if err := d.report(ctx, item, dsn.Report{Kind: dsn.AfterAll, Results: silent}); err != nil {
+		d.log.Warn("the end of a delay could not be reported", "id", item.ID, "err", err)
 	}
 }
 

@@ -16,6 +16,7 @@ type Item struct {
 	Next           time.Time      `json:"next"`     // when it is due (again)
 	Held           bool           `json:"held"`     // an operator, or Hold, keeps it from being taken
 	Warned         bool           `json:"warned"`   // the sender has been told of the delay
+	Told           time.Time      `json:"told"`     // when, the last time; zero of those warned by older versions
 	Last           []relay.Result `json:"last"`     // the newest result of each pending recipient that has one
 	Done           []relay.Result `json:"done"`     // final results, of recipients no longer pending
 }

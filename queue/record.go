@@ -23,7 +23,7 @@ import (
 //	10  next, nanoseconds since 1970, 64 bits
 //	18  octets of the body, 64 bits
 //	26  CRC-32C of the body
-//	30  JSON: envelope, last, done
+//	30  JSON: envelope, told, last, done
 const (
 	recordVersion = 1
 	headerLen     = 30
@@ -49,13 +49,14 @@ type header struct {
 // letterRecord is the JSON part. Size lives in the header; everything else of the envelope here.
 type letterRecord struct {
 	relay.Envelope
+	Told time.Time      `json:"told,omitzero"`
 	Last []relay.Result `json:"last,omitempty"`
 	Done []relay.Result `json:"done,omitempty"`
 }
 
 // encode makes the record of it, whose body has the checksum sum.
 func encode(it *Item, sum uint32) ([]byte, error) {
-	text, err := json.Marshal(letterRecord{it.Envelope, it.Last, it.Done})
+	text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func decode(key Key, b []byte) (Item, header, error) {
 		return Item{}, header{}, fmt.Errorf("%w: it is that of %q", errRecord, rec.ID)
 	}
 	it := Item{
-		Envelope: rec.Envelope, Domain: key.Domain, Last: rec.Last, Done: rec.Done,
+		Envelope: rec.Envelope, Domain: key.Domain, Told: rec.Told, Last: rec.Last, Done: rec.Done,
 		Attempts: int(h.attempts), Next: time.Unix(0, h.next).UTC(), Held: h.held, Warned: h.warned,
 	}
 	it.Size = h.size

@@ -140,7 +140,7 @@ func wholeItem() *Item {
 // What encode writes is read without encoding/json, or listing a long queue takes its time again.
 func TestRecordsAreReadFast(t *testing.T) {
 	for _, it := range []*Item{wholeItem(), sampleItem(), {Envelope: relay.Envelope{Rcpts: []relay.Recipient{}}}} {
-		text, err := json.Marshal(letterRecord{it.Envelope, it.Last, it.Done})
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestRecordsAreReadFast(t *testing.T) {
 // Whatever a record holds, it is read as encoding/json reads it, or left to it.
 func FuzzRecordJSON(f *testing.F) {
 	for _, it := range []*Item{wholeItem(), sampleItem()} {
-		text, err := json.Marshal(letterRecord{it.Envelope, it.Last, it.Done})
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 		if err != nil {
 			f.Fatal(err)
 		}

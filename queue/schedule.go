@@ -12,7 +12,8 @@ import (
 // that it takes long, when to stop (RFC 5321 §4.5.4.1). The zero value means DefaultSchedule.
 type Schedule struct {
 	Retry       []time.Duration // the pause after each attempt; the last one repeats
-	WarnAfter   time.Duration   // age at which the sender hears of the delay; 0: never
+	NotifyAfter time.Duration   // age at which our own people hear of the delay; 0: as everybody
+	WarnAfter   time.Duration   // age at which every sender hears of the delay; 0: never
 	GiveUpAfter time.Duration   // age at which the letter is returned
 }
 
@@ -23,6 +24,7 @@ func DefaultSchedule() Schedule {
 			5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 			time.Hour, 2 * time.Hour, 4 * time.Hour,
 		},
+		NotifyAfter: 15 * time.Minute,
 		WarnAfter:   4 * time.Hour,
 		GiveUpAfter: 5 * 24 * time.Hour,
 	}
@@ -31,15 +33,29 @@ func DefaultSchedule() Schedule {
 // Step is what an attempt that did not deliver comes to.
 type Step int
 
-// The steps. StepWarn stays true for the rest of the letter's life: whoever acts on it looks at
-// Item.Warned first.
+// The steps. StepNotify is StepRetry where the sender is not one of our people. It and StepWarn stay
+// true as long as the letter is of that age: whoever acts on them asks Owes first.
 const (
 	StepRetry Step = iota
+	StepNotify
 	StepWarn
 	StepGiveUp
 )
 
-func (s Step) String() string { return [...]string{"retry", "warn", "give up"}[s] }
+func (s Step) String() string { return [...]string{"retry", "notify", "warn", "give up"}[s] }
+
+// Owes says whether the step that an attempt came to owes the sender of it a word about the delay: one
+// of our own people an early one, everybody one at WarnAfter, each once.
+func (s Schedule) Owes(step Step, it *Item) bool {
+	switch step {
+	case StepNotify:
+		return !it.Warned && it.Origin.Submitted()
+	case StepWarn:
+		early := !it.Told.IsZero() && it.Told.Before(it.Accepted.Add(s.orDefault().WarnAfter))
+		return !it.Warned || early
+	}
+	return false
+}
 
 // Next says what becomes of an item accepted at born when the attempt that made its count
 // attempts has failed temporarily at now, and when it is due again. The time is in the future
@@ -47,8 +63,9 @@ func (s Step) String() string { return [...]string{"retry", "warn", "give up"}[s
 // back at once if we crash before saying so.
 //
 // The pause is the configured one plus up to a tenth, drawn from a hash of id and attempts:
-// letters that failed together do not come back together, and a listing shows the true time. The
-// last attempt falls on born + GiveUpAfter.
+// letters that failed together do not come back together, and a listing shows the true time. An
+// attempt falls on each age at which somebody is told of the delay, so that he hears of it then and
+// not hours later, and the last one on born + GiveUpAfter.
 //
 // Age alone never gives up: a clock that jumps ahead by a week would return every letter at its
 // next attempt. Half of the attempts that fit into GiveUpAfter must have been made as well. A
@@ -58,9 +75,13 @@ func (s Schedule) Next(born time.Time, attempts int, now time.Time, id relay.ID)
 	if attempts < 1 {
 		return now, StepRetry
 	}
-	pause := s.pause(attempts)
+	pause, age := s.pause(attempts), now.Sub(born)
+	for _, told := range []time.Duration{s.NotifyAfter, s.WarnAfter} {
+		if left := told - age; left > 0 && left < pause {
+			pause = max(left, time.Second)
+		}
+	}
 	pause += time.Duration(float64(pause) / 10 * chance(id, attempts))
-	age := now.Sub(born)
 	if left := s.GiveUpAfter - age; left > 0 && left < pause {
 		pause = max(left, time.Second)
 	}
@@ -69,6 +90,8 @@ func (s Schedule) Next(born time.Time, attempts int, now time.Time, id relay.ID)
 		return now.Add(pause), StepGiveUp
 	case s.WarnAfter > 0 && age >= s.WarnAfter:
 		return now.Add(pause), StepWarn
+	case s.NotifyAfter > 0 && age >= s.NotifyAfter:
+		return now.Add(pause), StepNotify
 	}
 	return now.Add(pause), StepRetry
 }

@@ -28,11 +28,13 @@ func TestScheduleNext(t *testing.T) {
 	}{
 		{"never tried", queue.Schedule{}, 0, 0, 0, queue.StepRetry},
 		{"first", queue.Schedule{}, 0, 1, 5 * minute, queue.StepRetry},
-		{"second", queue.Schedule{}, 5 * minute, 2, 15 * minute, queue.StepRetry},
-		{"sixth", queue.Schedule{}, 3 * hour, 6, 4 * hour, queue.StepRetry},
+		{"second", queue.Schedule{}, 5 * minute, 2, 10 * minute, queue.StepRetry},
+		{"sixth", queue.Schedule{}, 3 * hour, 6, hour, queue.StepNotify},
 		{"the last pause repeats", queue.Schedule{}, 12 * hour, 9, 4 * hour, queue.StepWarn},
 		{"warn", queue.Schedule{}, 4 * hour, 6, 4 * hour, queue.StepWarn},
-		{"not yet warn", queue.Schedule{}, 4*hour - 1, 6, 4 * hour, queue.StepRetry},
+		{"not yet notify", queue.Schedule{}, 15*minute - 1, 2, time.Second, queue.StepRetry},
+		{"notify", queue.Schedule{}, 15 * minute, 2, 15 * minute, queue.StepNotify},
+		{"not yet warn", queue.Schedule{}, 4*hour - 1, 6, time.Second, queue.StepNotify},
 		{"the last attempt falls on the end", queue.Schedule{}, 5*day - hour, 30, hour, queue.StepWarn},
 		{"give up", queue.Schedule{}, 5 * day, 31, 4 * hour, queue.StepGiveUp},
 		{"give up late", queue.Schedule{}, 50 * day, 31, 4 * hour, queue.StepGiveUp},
@@ -109,6 +111,41 @@ func TestScheduleJitterSpreads(t *testing.T) {
 	for i := range 10 {
 		if buckets[i] < 50 || buckets[i] > 200 {
 			t.Errorf("tenth %d of the jitter has %d of 1000", i, buckets[i])
+		}
+	}
+}
+
+// Our own people hear of a delay early and again when everybody does; each once.
+func TestOwes(t *testing.T) {
+	born := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	people, stranger := relay.Origin{User: "ann@office.example"}, relay.Origin{Service: "smtp"}
+	for _, c := range []struct {
+		name   string
+		origin relay.Origin
+		warned bool
+		told   time.Duration // age at which; 0: at no time
+		step   queue.Step
+		want   bool
+	}{
+		{"young", people, false, 0, queue.StepRetry, false},
+		{"early, people", people, false, 0, queue.StepNotify, true},
+		{"early, on the submission port", relay.Origin{Service: "submissions"}, false, 0, queue.StepNotify, true},
+		{"early, stranger", stranger, false, 0, queue.StepNotify, false},
+		{"early, again", people, true, 16 * time.Minute, queue.StepNotify, false},
+		{"late, people", people, true, 16 * time.Minute, queue.StepWarn, true},
+		{"late, untold", people, false, 0, queue.StepWarn, true},
+		{"late, stranger", stranger, false, 0, queue.StepWarn, true},
+		{"late, again", people, true, 4*time.Hour + time.Second, queue.StepWarn, false},
+		{"late, told by an older version", stranger, true, 0, queue.StepWarn, false},
+		{"the end", people, false, 0, queue.StepGiveUp, false},
+	} {
+		it := queue.Item{Warned: c.warned}
+		it.Accepted, it.Origin = born, c.origin
+		if c.told > 0 {
+			it.Told = born.Add(c.told)
+		}
+		if got := (queue.Schedule{}).Owes(c.step, &it); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

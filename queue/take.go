@@ -214,7 +214,9 @@ func (s *settling) apply(tx *tx) error {
 	case err != nil:
 		return err
 	}
-	it.Warned = it.Warned || s.warned
+	if s.warned {
+		it.Warned, it.Told = true, time.Now().UTC().Round(0)
+	}
 	if s.over = !it.settle(s.results); s.over {
 		return tx.delete(s.k)
 	}

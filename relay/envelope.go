@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -44,6 +45,11 @@ type Origin struct {
 	Service string         `json:"service,omitzero"`
 	Server  netip.AddrPort `json:"server,omitzero"` // our end of the connection
 	Trusted bool           `json:"trusted,omitzero"`
+}
+
+// Submitted says whether one of our own people handed the letter in (RFC 6409).
+func (o Origin) Submitted() bool {
+	return o.User != "" || strings.HasPrefix(o.Service, "submission")
 }
 
 // Outcome is how things stand for one recipient after an attempt.

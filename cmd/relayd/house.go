@@ -248,7 +248,7 @@ func (h *house) about() admin.About {
 }
 
 func schedule(cfg *config.Config) queue.Schedule {
-	return queue.Schedule{Retry: cfg.Queue.Retry, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	return queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
 }
 
 // minFree is the free space, in octets, below which no mail is accepted.

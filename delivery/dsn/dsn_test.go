@@ -98,10 +98,12 @@ func TestGolden(t *testing.T) {
 		Reply: relay.Reply{Code: 250, Status: relay.Status{2, 0, 0}, Text: "queued"}, Host: mx1})
 	relayed := delivered
 	relayed.Kind = dsn.Relayed
+	afterAll := delivered
+	afterAll.Kind = dsn.AfterAll
 
 	for name, r := range map[string]dsn.Report{
 		"unknown": unknown, "several": several, "expired": expired, "delayed": delayed,
-		"hostile": hostile, "international": international, "delivered": delivered, "relayed": relayed,
+		"hostile": hostile, "international": international, "delivered": delivered, "relayed": relayed, "after_all": afterAll,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -275,7 +277,7 @@ func FuzzCompose(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := report([]dsn.Kind{dsn.Failed, dsn.Delayed, dsn.Delivered, dsn.Relayed}[uint(kind)%4],
+		r := report([]dsn.Kind{dsn.Failed, dsn.Delayed, dsn.Delivered, dsn.Relayed, dsn.AfterAll}[uint(kind)%5],
 			failed(rcpt, code, relay.Status{5, code & 7, code & 3}, text, host), failed(ann, 0, relay.Status{}, text, ""))
 		r.Envelope.From = sender
 		r.Envelope.Rcpts = []relay.Recipient{{Addr: rcpt, Orig: orig}}

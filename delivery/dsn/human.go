@@ -45,6 +45,8 @@ func (r Report) opening(o original) string {
 		return letter + " was delivered to:"
 	case Relayed:
 		return letter + " was passed on to a server that sends no reports of its own, for:"
+	case AfterAll:
+		return letter + ", which was delayed, has now been delivered to the mail server of:"
 	}
 	return letter + " could not be delivered to:"
 }
@@ -54,7 +56,7 @@ func (r Report) sentences(res relay.Result) string {
 	switch r.Kind {
 	case Delivered:
 		return "The message is in the mailbox or with the server in charge of it. There is nothing for you to do."
-	case Relayed:
+	case Relayed, AfterAll:
 		return "The next server took the message. There is nothing for you to do."
 	case Delayed:
 		return r.delay()

@@ -15,12 +15,14 @@ import (
 // Kind is what a report tells of (RFC 3464 §2.3.3, Action).
 type Kind string
 
-// The kinds. Relayed means that the letter went to a server that sends no reports itself.
+// The kinds. Relayed means that the letter went to a server that sends no reports itself; AfterAll,
+// that one whose sender was told of a delay did so, which its Action calls relayed too.
 const (
 	Failed    Kind = "failed"
 	Delayed   Kind = "delayed"
 	Relayed   Kind = "relayed"
 	Delivered Kind = "delivered"
+	AfterAll  Kind = "after all"
 )
 
 // ErrNullSender: nobody is told about a letter without a sender (RFC 5321 §6.1).
@@ -141,6 +143,8 @@ func (r Report) subject() string {
 		return "Your message to " + who + " was delivered"
 	case Relayed:
 		return "Your message to " + who + " was passed on"
+	case AfterAll:
+		return "Your message to " + who + " was delivered after all"
 	}
 	return "Your message to " + who + " could not be delivered"
 }

@@ -49,6 +49,8 @@ func (r Report) action() Kind {
 	switch r.Kind {
 	case Delayed, Relayed, Delivered:
 		return r.Kind
+	case AfterAll:
+		return Relayed
 	}
 	return Failed
 }
