@@ -31,13 +31,10 @@ const (
 // errBody is what opening says of a body that is missing or not as it was written.
 var errBody = errors.New("the body is damaged")
 
-func createBody(name string) (*os.File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-}
-
 // bodyWriter writes a body file.
 type bodyWriter struct {
 	file   *os.File
+	reused int64 // octets the file had before
 	behind durable.Behind
 	buf    *bufio.Writer
 
@@ -55,6 +52,9 @@ var (
 func newBodyWriter(f *os.File) *bodyWriter {
 	buf := writers.Get().(*bufio.Writer)
 	w := &bodyWriter{file: f, buf: buf, sum: crc32.New(castagnoli)}
+	if info, err := f.Stat(); err == nil {
+		w.reused = info.Size()
+	}
 	buf.Reset(toFile{w})
 	return w
 }
@@ -105,7 +105,14 @@ func (w *bodyWriter) finish(env relay.Envelope) error {
 	}
 	w.buf.Write(text)
 	fmt.Fprintf(w.buf, trailerFormat, w.sum.Sum32(), crc32.Checksum(text, castagnoli), len(text))
-	return w.buf.Flush()
+	if err := w.buf.Flush(); err != nil {
+		return err
+	}
+	// The trailer is found from the end, and what was a longer letter's file goes on behind it.
+	if end := w.size + int64(len(text)) + trailerLen; w.reused > end {
+		return w.file.Truncate(end)
+	}
+	return nil
 }
 
 func (w *bodyWriter) release() {
@@ -119,10 +126,16 @@ func (w *bodyWriter) release() {
 // body is the readable part of a body file.
 type body struct {
 	*io.SectionReader
-	file *os.File
+	file   *os.File
+	closed func() // may be nil
 }
 
-func (b *body) Close() error { return b.file.Close() }
+func (b *body) Close() error {
+	if b.closed != nil {
+		b.closed()
+	}
+	return b.file.Close()
+}
 
 // openBody opens the body and reads it once to see that it is what was accepted: half a letter
 // or a changed one must never be sent. The second reading comes from the page cache.
@@ -134,7 +147,7 @@ func openBody(name string, size int64, sum uint32) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &body{io.NewSectionReader(f, 0, size), f}
+	b := &body{SectionReader: io.NewSectionReader(f, 0, size), file: f}
 	h := crc32.New(castagnoli)
 	block := blocks.Get().(*[32 << 10]byte)
 	n, err := io.CopyBuffer(h, b, block[:])
@@ -205,6 +218,7 @@ func (l layout) newDB() string           { return filepath.Join(l.dir, "relayd.d
 func (l layout) lock() string            { return filepath.Join(l.dir, "lock") }
 func (l layout) bodies() string          { return filepath.Join(l.dir, "bodies") }
 func (l layout) body(id relay.ID) string { return filepath.Join(l.dir, "bodies", string(id)) }
+func (l layout) spares() string          { return filepath.Join(l.dir, "spare") }
 func (l layout) corrupt() string         { return filepath.Join(l.dir, "corrupt") }
 
 // names lists the body files.

@@ -4,7 +4,8 @@
 // time policy, one pure function.
 //
 // A letter is one file in bodies/, named by its ID, and one record for each domain it must go to
-// in relayd.db (bbolt). The record is the promise; the body file alone is nothing.
+// in relayd.db (bbolt). The record is the promise; the body file alone is nothing. Files of settled
+// letters wait in spare/ for the next (spare.go).
 //
 // # Crash reasoning
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,13 +31,14 @@ type Options struct {
 // Queue keeps the letters. It implements relay.Stager. All methods may be called at once.
 type Queue struct {
 	store
-	log   *slog.Logger
-	flush *durable.Flusher
-	group *durable.Group[*op]
-	clock clock
-	wake  chan struct{}
-	lock  *os.File
-	step  func(name string)
+	log    *slog.Logger
+	flush  *durable.Flusher
+	group  *durable.Group[*op]
+	clock  clock
+	wake   chan struct{}
+	lock   *os.File
+	spares *spares
+	step   func(name string)
 
 	ownFlush bool
 	crashed  bool // the process that had the queue before us died
@@ -93,6 +93,10 @@ func (q *Queue) start() error {
 			return err
 		}
 		q.flush, q.ownFlush = f, true
+	}
+	var err error
+	if q.spares, err = findSpares(q.layout.spares()); err != nil {
+		return fmt.Errorf("queue: %w", err)
 	}
 	q.noteOpening()
 	l, err := q.load()
@@ -240,6 +244,18 @@ func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
 		return nil, err
 	}
 	defer done()
+	// Before the record is looked at: from then on the file is nobody else's.
+	closed := q.spares.open(id)
+	b, err := q.openMended(id)
+	if err != nil {
+		closed()
+		return nil, err
+	}
+	b.closed = closed
+	return b, nil
+}
+
+func (q *Queue) openMended(id relay.ID) (*body, error) {
 	b, err := q.store.open(id)
 	if errors.Is(err, errRecord) {
 		if err = q.mendLetter(id); err == nil {
@@ -329,11 +345,11 @@ func (q *Queue) doSoon(ctx context.Context, o *op) error {
 	return q.group.DoWithin(ctx, o, settlePatience)
 }
 
-// removeBodies unlinks bodies whose last item is gone. One that stays is no harm: the next Open
+// removeBodies removes bodies whose last item is gone. One that stays is no harm: the next Open
 // finds it without a record and removes it.
 func (q *Queue) removeBodies(ids ...relay.ID) {
 	for _, id := range ids {
-		if err := os.Remove(q.body(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := q.spares.discard(id, q.body(id)); err != nil {
 			q.log.Warn("cannot remove a body no longer needed; the next start will", "id", id, "err", err)
 		}
 	}

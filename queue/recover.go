@@ -292,6 +292,9 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 		return nil, nil
 	}
 	items, sum, err := q.itemsOf(id)
+	if errors.Is(err, errReused) {
+		return nil, nil
+	}
 	if errors.Is(err, errBody) {
 		q.log.Error("a letter without its envelope cannot be rebuilt", "id", id, "err", err, "kept", q.corrupt())
 		return nil, q.keepCorrupt(id)
@@ -302,11 +305,15 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	return items, t.addAll(items, sum)
 }
 
+// errReused: the file still holds the letter that had it before. A crash came before the new one
+// was written, so nobody was promised it; and the old one is settled.
+var errReused = errors.New("the file is that of a letter that has been settled")
+
 // itemsOf reads from the trailer of a body what its items were when it came, due now.
 func (l layout) itemsOf(id relay.ID) ([]*Item, uint32, error) {
 	env, sum, err := readTrailer(l.body(id))
 	if err == nil && env.ID != id {
-		err = fmt.Errorf("%w: it is that of %q", errBody, env.ID)
+		err = fmt.Errorf("%w: %w, %s", errBody, errReused, env.ID)
 	}
 	if err != nil {
 		return nil, 0, err

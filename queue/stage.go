@@ -50,7 +50,7 @@ func (q *Queue) Stage(ctx context.Context, env relay.Envelope) (relay.Staged, er
 			return nil, failure("queue: stage", fmt.Errorf("%s: recipient %q has no domain", env.ID, rc.Addr))
 		}
 	}
-	f, err := createBody(q.body(env.ID))
+	f, err := q.spares.create(q.body(env.ID))
 	if err != nil {
 		return nil, failure("queue: stage", err)
 	}
@@ -143,7 +143,7 @@ func (s *staged) Abort() error {
 	}
 	s.body.release()
 	s.body.file.Close()
-	if err := os.Remove(s.q.body(s.env.ID)); err != nil {
+	if err := s.q.spares.discard(s.env.ID, s.q.body(s.env.ID)); err != nil {
 		return fmt.Errorf("queue: abort: %w", err)
 	}
 	return nil
