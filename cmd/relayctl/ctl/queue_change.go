@@ -34,6 +34,7 @@ type change struct {
 	filter filterFlags
 	all    bool
 	yes    bool
+	dry    bool
 	reason string
 }
 
@@ -44,7 +45,8 @@ func (a *app) queueChange(v queueVerb) *cobra.Command {
 		Long: v.short + `.
 
 Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls. On a terminal it asks first
-where a filter chooses or the mail will be gone; --yes answers beforehand.`,
+where a filter chooses or the mail will be gone; --yes answers beforehand, and --dry-run only says how
+much it is, with relayd stopped too.`,
 		Example: fmt.Sprintf("  relayctl queue %[1]s 0abcdefghjkmnpqr\n  relayctl queue %[1]s --domain partner.example --older 2h", v.name),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			order, err := c.order(cmd, args)
@@ -57,6 +59,7 @@ where a filter chooses or the mail will be gone; --yes answers beforehand.`,
 	c.filter.register(cmd)
 	cmd.Flags().BoolVar(&c.all, "all", false, "everything in the queue")
 	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&c.dry, "dry-run", false, "change nothing, say what would be")
 	if v.name == "bounce" {
 		cmd.Flags().StringVar(&c.reason, "reason", "", "what the sender is told, one `SENTENCE`")
 	}
@@ -83,6 +86,9 @@ func (c *change) order(cmd *cobra.Command, ids []string) (admin.Order, error) {
 
 // run asks where it must and has the order done.
 func (c *change) run(ctx context.Context, o admin.Order) error {
+	if c.dry {
+		return c.rehearse(ctx, o)
+	}
 	byFilter := len(o.IDs) == 0
 	if c.final && byFilter && !c.yes && !c.interactive() {
 		return usage("--yes, once queue ls with the same filter has shown what it chooses",
@@ -101,6 +107,39 @@ func (c *change) run(ctx context.Context, o admin.Order) error {
 		return c.report(n)
 	}
 	return c.ask(ctx, client, o)
+}
+
+// rehearse counts what the order names. A verb may still pass over items for which it has nothing to
+// do, such as held ones at a retry.
+func (c *change) rehearse(ctx context.Context, o admin.Order) error {
+	s, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	var totals admin.Totals
+	for it, err := range s.List(ctx, o.Filter) {
+		if err != nil {
+			if err := c.brokenItem(err); err != nil {
+				return err
+			}
+			continue
+		}
+		totals.Add(it)
+	}
+	if c.json {
+		return c.printJSON(struct {
+			Verb  string `json:"verb"`
+			Count int    `json:"count"`
+			Dry   bool   `json:"dry_run"`
+		}{c.name, totals.Items, true})
+	}
+	text := "nothing in the queue matches"
+	if totals.Items > 0 {
+		text = fmt.Sprintf("%s would be for %s: %s", c.name, count(totals.Items, "item"), c.summary(totals))
+	}
+	_, err = fmt.Fprintln(c.Stdout, text)
+	return err
 }
 
 // ask shows what was chosen, and changes exactly that: mail that comes while the operator thinks

@@ -11,7 +11,7 @@ import (
 const rootLong = `relayctl looks after relayd: its queue, its users, its configuration.
 
 It talks to the running relayd over the socket control.sock in the data directory. While relayd
-does not run, queue ls, show, why, check and repair open the queue themselves, and user works as always.
+does not run, queue ls, show, why, shape, check and repair open the queue themselves, and user works as always.
 
 Exit status: 0 done, 1 failed, 2 wrong usage.`
 
