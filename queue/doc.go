@@ -40,6 +40,9 @@
 // damaged body is told by whoever makes the next attempt. Open makes an empty database only where
 // there are no bodies.
 //
+// Inspect finds all of this without changing anything, with a daemon and without; Repair mends what
+// need not wait for the next Open. Every test's queue is inspected at its end.
+//
 // # Clocks
 //
 // Waiting is measured by the monotonic clock. The wall clock counts when a record is written, and

@@ -109,7 +109,12 @@ func (q *Queue) start() error {
 	if q.reserve.file, err = os.OpenFile(q.layout.db(), os.O_RDWR, 0); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	if err := q.store.db.View(func(btx *bbolt.Tx) error { q.reserve.keep(btx.Size()); return nil }); err != nil {
+	err = q.store.db.View(func(btx *bbolt.Tx) error {
+		q.reserve.keep(btx.Size())
+		unmapPages(q.store.db, btx.Size())
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	return q.reconcile(l)

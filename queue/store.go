@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"relayd/relay"
 )
@@ -71,6 +72,13 @@ func openDB(path string, readOnly bool) (db *bbolt.DB, err error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	return nil, damagedDB(path, err)
+}
+
+// unmapPages takes the first size octets of the database out of our memory again: bbolt looks for
+// free pages by touching every page in use, once, when it opens a file. What is needed comes back
+// from the page cache. The kernel refusing costs nothing but memory.
+func unmapPages(db *bbolt.DB, size int64) {
+	unix.Syscall(unix.SYS_MADVISE, db.Info().Data, uintptr(size), unix.MADV_DONTNEED)
 }
 
 func damagedDB(path string, cause error) error {
