@@ -103,6 +103,8 @@ type DomainConfig struct {
 	// goes to, as Address.String writes them: always with a domain, nested aliases unresolved,
 	// free of loops. An alias that names itself beside others means the mailbox of its name.
 	Aliases map[string][]string
+	// Language is that of the reports its people get: en, de, fr or es; empty: English.
+	Language string
 }
 
 // UserConfig says what one user may do.

@@ -95,6 +95,7 @@ postmaster = "Carol@Partner.Example"
 "SALES" = ["Ann", "bob@office.example", "Ann"]
 "büro" = "sales"
 [domains."office.example"]
+language = "de"
 postmaster = "bob"
 [users."ANN@Office.example"]
 send_as = ["Info@office.example", "*@Büro.example"]
@@ -188,7 +189,7 @@ on = ["5.7.1", "blocklist"]
 			"sales": {"Ann@xn--bro-hoa.example", "bob@office.example"},
 			"büro":  {"sales@xn--bro-hoa.example"},
 		}},
-		"office.example": {Postmaster: "bob@office.example", Aliases: map[string][]string{}},
+		"office.example": {Postmaster: "bob@office.example", Aliases: map[string][]string{}, Language: "de"},
 	}
 	want.Users = map[relay.Address]config.UserConfig{
 		{Local: "ann", Domain: "office.example"}: {SendAs: []relay.Address{{Local: "info", Domain: "office.example"}, {Local: "*", Domain: "xn--bro-hoa.example"}}},

@@ -66,6 +66,7 @@ func (r *reader) dotted(e *entry) {
 // domain reads one domain and adds its aliases to the graph.
 func (r *reader) domain(s section, d relay.Domain, at span, g *graph) DomainConfig {
 	dc := DomainConfig{Aliases: map[string][]string{}}
+	one(s, "language", &dc.Language, readWord("en", "de", "fr", "es"))
 	r.aliases(s.sub("aliases"), d, g, dc.Aliases)
 	own := relay.Address{Local: relay.Postmaster.Local, Domain: d}
 	target := own

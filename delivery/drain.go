@@ -38,6 +38,8 @@ type Options struct {
 	Schedule  func() queue.Schedule
 	// Local says whether an address is one of ours; nil: none is.
 	Local func(relay.Address) bool
+	// Language is that of what a sender reads in a report, one of dsn.Languages; nil: English.
+	Language func(sender relay.Address) string
 	Log   *slog.Logger
 
 	Total          int           // attempts at the same time; default 100

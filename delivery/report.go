@@ -140,6 +140,9 @@ func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report)
 	}
 	now := time.Now()
 	r.ID, r.Now, r.ReportingMTA, r.Envelope = relay.NewID(now), now, d.Hostname, item
+	if d.Language != nil {
+		r.Language = d.Language(item.From)
+	}
 	r.EightBit = d.Local != nil && d.Local(item.From)
 	var letter bytes.Buffer
 	if err := dsn.Compose(&letter, r); err != nil {

@@ -197,7 +197,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
 		Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
-		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Log: h.log,
+		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil

@@ -19,3 +19,6 @@ func (h *house) isLocal(a relay.Address) bool {
 	_, ours := h.config().Domains[a.Domain]
 	return ours
 }
+
+// language is that in which people of the address's domain read reports.
+func (h *house) language(a relay.Address) string { return h.config().Domains[a.Domain].Language }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/mail"
@@ -101,10 +102,19 @@ func TestGolden(t *testing.T) {
 	afterAll := delivered
 	afterAll.Kind = dsn.AfterAll
 
-	for name, r := range map[string]dsn.Report{
+	foreign := map[string]dsn.Report{}
+	for _, lang := range dsn.Languages[1:] {
+		for name, r := range map[string]dsn.Report{"failed": several, "delayed": delayed, "expired": expired, "after_all": afterAll} {
+			r.Language = lang
+			foreign[name+"_"+lang] = r
+		}
+	}
+	all := map[string]dsn.Report{
 		"unknown": unknown, "several": several, "expired": expired, "delayed": delayed,
 		"hostile": hostile, "international": international, "delivered": delivered, "relayed": relayed, "after_all": afterAll,
-	} {
+	}
+	maps.Copy(all, foreign)
+	for name, r := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := compose(t, r)
@@ -178,14 +188,14 @@ func checkParts(t testing.TB, r dsn.Report, parts *multipart.Reader) {
 			t.Fatal(err)
 		}
 		types = append(types, mediaType)
-		if mediaType == "message/delivery-status" {
+		if mediaType == "message/delivery-status" || mediaType == "message/global-delivery-status" {
 			checkStatus(t, r, content)
 		}
 		if mediaType == "text/plain" && !utf8.Valid(content) {
 			t.Errorf("not UTF-8: %q", content)
 		}
 	}
-	if len(types) < 2 || len(types) > 3 || types[0] != "text/plain" || types[1] != "message/delivery-status" {
+	if len(types) < 2 || len(types) > 3 || types[0] != "text/plain" || types[1] != r.StatusType() {
 		t.Errorf("parts %q", types)
 	}
 }
@@ -281,7 +291,7 @@ func FuzzCompose(f *testing.F) {
 			failed(rcpt, code, relay.Status{5, code & 7, code & 3}, text, host), failed(ann, 0, relay.Status{}, text, ""))
 		r.Envelope.From = sender
 		r.Envelope.Rcpts = []relay.Recipient{{Addr: rcpt, Orig: orig}}
-		r.OriginalHeader = header
+		r.OriginalHeader, r.Language = header, dsn.Languages[uint(kind)%4]
 		checkLetter(t, r, compose(t, r))
 	})
 }

@@ -16,98 +16,121 @@ const maxQuote = 4000
 // do, and what the other server said.
 func (r Report) human(o original) []byte {
 	var b bytes.Buffer
-	b.WriteString(wrap("This is the mail server "+string(r.ReportingMTA)+". "+r.opening(o), ""))
+	lang := language(r.Language)
+	b.WriteString(wrap(fmt.Sprintf(sayServer[lang], r.ReportingMTA)+" "+r.opening(o), ""))
 	for _, res := range r.Results {
 		name := "<" + printable(res.Rcpt.String(), relay.MaxPath) + ">"
 		if orig := r.orig(res.Rcpt); orig != "" {
-			name += " (you wrote to <" + orig + ">)"
+			name += " " + fmt.Sprintf(sayAlias[lang], orig)
 		}
 		b.WriteString("\r\n" + name + "\r\n")
 		b.WriteString(wrap(r.sentences(res), "    "))
-		b.WriteString(quote(res))
+		b.WriteString(quote(res, lang))
 	}
-	fmt.Fprintf(&b, "\r\nNumber of the message here: %s\r\n", r.Envelope.ID)
+	fmt.Fprintf(&b, "\r\n"+sayNumber[lang]+"\r\n", r.Envelope.ID)
 	return b.Bytes()
 }
 
 func (r Report) opening(o original) string {
-	letter := "Your message"
+	lang := language(r.Language)
+	letter := sayLetter[lang]
 	if o.subject != "" {
 		letter += ` "` + o.subject + `"`
 	}
 	if !r.Envelope.Accepted.IsZero() {
-		letter += " of " + r.Envelope.Accepted.Format("2 January 2006, 15:04 MST")
+		letter += " " + sayOf[lang] + " " + day(r.Envelope.Accepted, lang)
 	}
-	switch r.Kind {
-	case Delayed:
-		return letter + " has not been delivered yet to:"
-	case Delivered:
-		return letter + " was delivered to:"
-	case Relayed:
-		return letter + " was passed on to a server that sends no reports of its own, for:"
-	case AfterAll:
-		return letter + ", which was delayed, has now been delivered to the mail server of:"
+	return letter + openings[r.kind()][lang]
+}
+
+func (r Report) subject() string {
+	lang := language(r.Language)
+	who := printable(r.Results[0].Rcpt.String(), 200)
+	if n := len(r.Results); n > 1 {
+		who = fmt.Sprintf(saySeveral[lang], number(n))
 	}
-	return letter + " could not be delivered to:"
+	return fmt.Sprintf(subjects[r.kind()][lang], who)
+}
+
+// kind is one that there are words for.
+func (r Report) kind() Kind {
+	if _, known := subjects[r.Kind]; known {
+		return r.Kind
+	}
+	return Failed
 }
 
 // sentences are the two: what happened and what to do.
 func (r Report) sentences(res relay.Result) string {
+	lang := language(r.Language)
 	switch r.Kind {
 	case Delivered:
-		return "The message is in the mailbox or with the server in charge of it. There is nothing for you to do."
+		return sayArrived[lang]
 	case Relayed, AfterAll:
-		return "The next server took the message. There is nothing for you to do."
+		return sayTaken[lang]
 	case Delayed:
 		return r.delay()
 	}
-	e := explain(res)
 	if isExpired(res) {
-		e = explanation{"We tried" + r.duration(res.At) + " without success and have given up.", sendLater}
+		return fmt.Sprintf(sayTried[lang], r.duration(res.At)) + " " + sendLater[lang]
 	}
-	return e.what + " " + e.todo
+	e := explain(res)
+	return e.what[lang] + " " + e.todo[lang]
 }
 
 func (r Report) delay() string {
-	s := "We could not deliver the message so far and keep trying"
+	lang := language(r.Language)
+	s := sayDelay[lang]
 	if !r.Until.IsZero() {
-		s += " until " + r.Until.Format("2 January 2006, 15:04 MST")
+		s += fmt.Sprintf(sayUntil[lang], day(r.Until, lang))
 	}
 	if !r.Next.IsZero() {
-		s += ", next at about " + r.Next.Format("15:04 MST")
+		s += fmt.Sprintf(sayNext[lang], r.Next.Format(clock))
 	}
-	return s + ". There is nothing for you to do; do not send it again."
+	return s + ". " + sayWait[lang]
 }
 
-// duration says how long we tried until at, with a leading " for", as far as it is known.
+const clock = "15:04 MST"
+
+// day is a date as people write it in their language.
+func day(t time.Time, lang int) string {
+	month := t.Month().String()
+	if lang > 0 {
+		month = months[lang][t.Month()-1]
+	}
+	return fmt.Sprintf(dates[lang], number(t.Day()), month, number(t.Year()), t.Format(clock))
+}
+
+// duration says how long we tried until at, with a leading blank, as far as it is known.
 func (r Report) duration(at time.Time) string {
 	if r.Envelope.Accepted.IsZero() || !at.After(r.Envelope.Accepted) {
 		return ""
 	}
+	lang := language(r.Language)
 	d := at.Sub(r.Envelope.Accepted)
 	for _, u := range []struct {
 		unit time.Duration
-		name string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		name say
+	}{{24 * time.Hour, sayDays}, {time.Hour, sayHour}, {time.Minute, sayMins}} {
 		if n := int((d + u.unit/2) / u.unit); n > 1 {
-			return fmt.Sprintf(" for %d %ss", n, u.name)
+			return fmt.Sprintf(sayFor[lang], number(n), u.name[lang])
 		}
 	}
 	return ""
 }
 
 // quote is what the other server said, and who it was.
-func quote(res relay.Result) string {
+func quote(res relay.Result, lang int) string {
 	text := strings.TrimSpace(printable(res.Reply.String(), maxQuote))
 	if text == "" {
 		return ""
 	}
-	who := "Reason:"
+	who := sayReason[lang]
 	switch host := printable(res.Host, relay.MaxDomain); {
 	case host != "" && res.Reply.Code == 0: // the words are ours: it did not speak
 		who = host + ":"
 	case host != "":
-		who = host + " said:"
+		who = fmt.Sprintf(saySaid[lang], host)
 	}
 	return wrap(who+" "+text, "    ")
 }

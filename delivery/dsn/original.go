@@ -40,9 +40,17 @@ func (r Report) wholeTransfer() string {
 	return transfer
 }
 
+// wholeType is message/rfc822, or with UTF-8 in the header the type of RFC 6532 §3.7.
+func (o original) wholeType() string {
+	if o.mediaType() == "message/global-headers" {
+		return "message/global"
+	}
+	return "message/rfc822"
+}
+
 // whole adds the letter itself.
-func (b *builder) whole(transfer string, letter []byte) {
-	fmt.Fprintf(b, "\r\n--%s\r\nContent-Type: message/rfc822\r\nContent-Description: The message\r\nContent-Transfer-Encoding: %s\r\n\r\n", b.boundary, transfer)
+func (b *builder) whole(mediaType, transfer string, letter []byte) {
+	fmt.Fprintf(b, "\r\n--%s\r\nContent-Type: %s\r\nContent-Description: The message\r\nContent-Transfer-Encoding: %s\r\n\r\n", b.boundary, mediaType, transfer)
 	b.Write(letter)
 }
 

@@ -38,6 +38,7 @@ type Report struct {
 	Results      []relay.Result // one for each recipient it is about; a Failed one whose reply is temporary has expired
 	Next         time.Time      // Delayed: the next attempt, if known
 	Until        time.Time      // Delayed: when we give up
+	Language     string         // of the part for people, one of Languages; others are English
 
 	// OriginalHeader is the header of the letter, or the beginning of the letter; what goes
 	// beyond the header or 32 KiB is left out.
@@ -62,10 +63,10 @@ func Compose(w io.Writer, r Report) error {
 	human, status := r.human(original), r.status()
 	b := &builder{boundary: boundary(r.ID, human, status, original.text, r.OriginalHeader)}
 	b.header(r, original)
-	b.part("text/plain; charset=utf-8", "Notification", human)
-	b.part("message/delivery-status", "Delivery report", status)
+	b.part("text/plain; charset=utf-8"+r.contentLanguage(), "Notification", human)
+	b.part(r.statusType(), "Delivery report", status)
 	if transfer := r.wholeTransfer(); transfer != "" {
-		b.whole(transfer, r.OriginalHeader)
+		b.whole(original.wholeType(), transfer, r.OriginalHeader)
 	} else if len(original.text) > 0 {
 		b.part(original.mediaType(), "Header of the message", original.text)
 	}
@@ -74,6 +75,14 @@ func Compose(w io.Writer, r Report) error {
 		return fmt.Errorf("dsn: %w", err)
 	}
 	return nil
+}
+
+// contentLanguage names the language of a part that is not English, as a field behind its type (RFC 3282).
+func (r Report) contentLanguage() string {
+	if lang := language(r.Language); lang > 0 {
+		return "\r\nContent-Language: " + Languages[lang]
+	}
+	return ""
 }
 
 // localised is the report with all times in the zone of its Date, which is the one people here
@@ -129,24 +138,6 @@ func (b *builder) part(mediaType, description string, content []byte) {
 	}
 	b.WriteString("Content-Transfer-Encoding: 7bit\r\n\r\n")
 	b.Write(content)
-}
-
-func (r Report) subject() string {
-	who := printable(r.Results[0].Rcpt.String(), 200)
-	if n := len(r.Results) - 1; n > 0 {
-		who = fmt.Sprintf("%d recipients", n+1)
-	}
-	switch r.Kind {
-	case Delayed:
-		return "Your message to " + who + " is delayed"
-	case Delivered:
-		return "Your message to " + who + " was delivered"
-	case Relayed:
-		return "Your message to " + who + " was passed on"
-	case AfterAll:
-		return "Your message to " + who + " was delivered after all"
-	}
-	return "Your message to " + who + " could not be delivered"
 }
 
 // boundary is text that occurs in none of the parts.

@@ -16,6 +16,34 @@ const maxDiagnostic = 2000
 // letter was never final.
 var expired = relay.Status{4, 4, 7}
 
+// international says whether the letter had addresses beyond ASCII: whoever reads a report about it
+// knows the types of RFC 6533.
+func (r Report) international() bool {
+	if r.Envelope.UTF8 || !r.Envelope.From.IsASCII() {
+		return true
+	}
+	for _, rcpt := range r.Envelope.Rcpts {
+		if strings.HasPrefix(rcpt.ORcpt, "utf-8;") {
+			return true
+		}
+	}
+	for _, res := range r.Results {
+		if !res.Rcpt.IsASCII() {
+			return true
+		}
+	}
+	return false
+}
+
+// statusType is the type of the part for programs. The letter stays ASCII all the same, because the
+// international type may be coded for the way (RFC 6533 §4).
+func (r Report) statusType() string {
+	if r.international() {
+		return "message/global-delivery-status"
+	}
+	return "message/delivery-status"
+}
+
 // status is the part for programs (RFC 3464 §2).
 func (r Report) status() []byte {
 	var b bytes.Buffer
@@ -27,12 +55,12 @@ func (r Report) status() []byte {
 	field("Original-Envelope-Id", ascii(r.Envelope.EnvID, relay.MaxEnvID))
 	field("Reporting-MTA", "dns; "+string(r.ReportingMTA))
 	field("X-Relayd-Queue-ID", string(r.Envelope.ID))
-	field("X-Relayd-Sender", typedAddress(r.Envelope.From.String()))
+	field("X-Relayd-Sender", r.typedAddress(r.Envelope.From.String()))
 	field("Arrival-Date", date(r.Envelope.Accepted))
 	for _, res := range r.Results {
 		b.WriteString("\r\n")
 		field("Original-Recipient", r.originalRecipient(res.Rcpt))
-		field("Final-Recipient", typedAddress(res.Rcpt.String()))
+		field("Final-Recipient", r.typedAddress(res.Rcpt.String()))
 		field("Action", string(r.action()))
 		field("Status", r.statusOf(res).String())
 		field("Remote-MTA", remoteMTA(res.Host))
@@ -63,13 +91,13 @@ func (r Report) originalRecipient(rcpt relay.Address) string {
 		switch {
 		case known.Addr != rcpt || !ok:
 		case kind == "utf-8":
-			return kind + "; " + relay.UnicodeXtext(addr)
+			return r.typedAddress(addr)
 		default:
 			return ascii(kind, 40) + "; " + ascii(addr, relay.MaxORcpt)
 		}
 	}
 	if orig := r.orig(rcpt); orig != "" {
-		return typedAddress(orig)
+		return r.typedAddress(orig)
 	}
 	return ""
 }
@@ -103,16 +131,19 @@ func isExpired(res relay.Result) bool {
 	return res.Outcome == relay.Failed && res.Reply.Temporary()
 }
 
-// typedAddress is an address with its type. One that is not ASCII is written with the escapes
-// that any server on the way can carry (RFC 6533 §3, utf-8-addr-xtext).
-func typedAddress(addr string) string {
+// typedAddress is an address with its type (RFC 6533 §3): as it is where the part is international,
+// otherwise with escapes for what is not ASCII, which every program can carry.
+func (r Report) typedAddress(addr string) string {
 	isASCII := true
-	for _, r := range addr {
-		isASCII = isASCII && r < utf8.RuneSelf
+	for _, c := range addr {
+		isASCII = isASCII && c < utf8.RuneSelf
 	}
 	if isASCII {
 		// Blanks between quotes would be folded, and folding would be unfolded to one blank again.
 		return "rfc822; " + addr
+	}
+	if r.international() {
+		return "utf-8; " + addr
 	}
 	return "utf-8; " + relay.UnicodeXtext(addr)
 }
