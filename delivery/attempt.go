@@ -113,7 +113,7 @@ func (d *Drain) conclude(ctx context.Context, item queue.Item, results []relay.R
 	d.reportRelayed(ctx, item, delivered)
 	d.reportAfterAll(ctx, item, delivered)
 	late := asked(item.Envelope, deferred, relay.NotifyDelay)
-	warn := len(late) > 0 && !item.From.IsNull() && d.Schedule().Owes(step, &item)
+	warn := len(late) > 0 && d.mayHear(item.Envelope) && d.Schedule().Owes(step, &item)
 	if len(delivered) > 0 && (len(failed) > 0 || warn) {
 		d.settle(ctx, item, delivered, false)
 		d.Step("attempt: partly settled")

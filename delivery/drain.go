@@ -40,7 +40,7 @@ type Options struct {
 	Local func(relay.Address) bool
 	// Language is that of what a sender reads in a report, one of dsn.Languages; nil: English.
 	Language func(sender relay.Address) string
-	Log   *slog.Logger
+	Log      *slog.Logger
 
 	Total          int           // attempts at the same time; default 100
 	PerDestination int           // of them to one domain; default 10

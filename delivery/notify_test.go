@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"relayd/delivery"
 	"relayd/relay"
 )
 
@@ -149,6 +150,43 @@ func TestTellsOfADelayAndItsEnd(t *testing.T) {
 				}
 				if strings.Join(got, " ") != c.want || h.left() != 0 {
 					t.Errorf("%q, %d left", got, h.left())
+				}
+			})
+		})
+	}
+}
+
+// A stranger whose letter an alias of ours sent on hears neither of delays nor of the end: whoever he
+// named as the sender would. The postmaster of the alias does.
+func TestStrangersAreNotTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		origin relay.Origin
+		from   string
+		rcpt   string
+		want   string // the reader
+	}{
+		"stranger":      {relay.Origin{Service: "smtp"}, "x@elsewhere.example", "bad@partner.example", "postmaster@office.example"},
+		"stranger, 5 d": {relay.Origin{Service: "smtp"}, "x@elsewhere.example", "slow@partner.example", "postmaster@office.example"},
+		"trusted":       {relay.Origin{Service: "smtp", Trusted: true}, "x@elsewhere.example", "bad@partner.example", "x@elsewhere.example"},
+		"login":         {relay.Origin{Service: "smtp", User: "ann@office.example"}, "x@elsewhere.example", "bad@partner.example", "x@elsewhere.example"},
+		"device":        {relay.Origin{Service: "device"}, "x@elsewhere.example", "bad@partner.example", "x@elsewhere.example"},
+		"ours":          {relay.Origin{Service: "smtp"}, "ann@office.example", "bad@partner.example", "ann@office.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				h := newHouse(t, func(o *delivery.Options) {
+					o.Local = func(a relay.Address) bool { return a.Domain == "office.example" }
+				})
+				h.deliver = answer
+				k := h.put(c.from, c.rcpt)
+				h.mu.Lock()
+				h.items[k].Origin, h.items[k].Rcpts[0].Orig = c.origin, "sales@office.example"
+				h.mu.Unlock()
+				stop := h.run()
+				time.Sleep(6 * 24 * time.Hour)
+				stop()
+				if r := h.sent(); len(r) != 1 || !strings.Contains(r[0], "\r\nTo: "+c.want+"\r\n") || h.left() != 0 {
+					t.Errorf("%d left, %q", h.left(), r)
 				}
 			})
 		})

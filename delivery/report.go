@@ -140,29 +140,61 @@ func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report)
 	}
 	now := time.Now()
 	r.ID, r.Now, r.ReportingMTA, r.Envelope = relay.NewID(now), now, d.Hostname, item
-	if d.Language != nil {
-		r.Language = d.Language(item.From)
+	to := item.From
+	if !d.mayHear(item) {
+		if r.Kind != dsn.Failed {
+			return nil
+		}
+		to = d.postmaster(item)
+		r.Stead = to
 	}
-	r.EightBit = d.Local != nil && d.Local(item.From)
+	if d.Language != nil {
+		r.Language = d.Language(to)
+	}
+	r.EightBit = d.Local != nil && d.Local(to)
 	var letter bytes.Buffer
 	if err := dsn.Compose(&letter, r); err != nil {
 		return err
 	}
 	env := relay.Envelope{
-		ID: r.ID, Rcpts: []relay.Recipient{{Addr: item.From}}, Accepted: now,
-		Size: int64(letter.Len()), UTF8: !item.From.IsASCII(),
+		ID: r.ID, Rcpts: []relay.Recipient{{Addr: to}}, Accepted: now,
+		Size: int64(letter.Len()), UTF8: !to.IsASCII(),
 	}
 	d.Step("report: composed")
 	err := d.submit(ctx, env, &letter)
 	if f, ok := errors.AsType[*relay.Failure](err); ok && f.Reply.Permanent() {
-		d.log.Warn("nobody to report to", "id", item.ID, "from", item.From, "err", err)
+		d.log.Warn("nobody to report to", "id", item.ID, "from", item.From, "rcpt", to, "err", err)
 		return nil
 	}
 	d.Step("report: submitted")
 	if err == nil {
-		d.log.Info("reported", "id", item.ID, "from", item.From, "kind", string(r.Kind), "report", env.ID)
+		d.log.Info("reported", "id", item.ID, "from", item.From, "rcpt", to, "kind", string(r.Kind), "report", env.ID)
 	}
 	return err
+}
+
+// mayHear says whether the sender of a letter is told what becomes of it: whoever logged in, came from
+// a network or by a listener of ours, or has an address of ours. A stranger's letter is here because
+// an alias sends it on, and whom it names as its sender may never have heard of it: a report would be
+// backscatter. What can be refused was refused in his session.
+func (d *Drain) mayHear(env relay.Envelope) bool {
+	o := env.Origin
+	return !env.From.IsNull() &&
+		(o.Service != strangersService || o.Submitted() || o.Trusted || d.Local != nil && d.Local(env.From))
+}
+
+// strangersService is the service by which anybody may come.
+const strangersService = "smtp"
+
+// postmaster reads in place of a stranger what became of his letter: the postmaster of the domain whose
+// alias sent it on.
+func (d *Drain) postmaster(env relay.Envelope) relay.Address {
+	for _, r := range env.Rcpts {
+		if orig, err := relay.ParseAddress(r.Orig, true); err == nil && d.Local != nil && d.Local(orig) {
+			return relay.Address{Local: relay.Postmaster.Local, Domain: orig.Domain}
+		}
+	}
+	return relay.Postmaster
 }
 
 // submit hands a report in. The front door waits for the disk; our shutdown does not hurry it,

@@ -102,6 +102,13 @@ func TestGolden(t *testing.T) {
 	afterAll := delivered
 	afterAll.Kind = dsn.AfterAll
 
+	stead := report(dsn.Failed, failed(bob, 552, relay.Status{5, 2, 2}, "mailbox full", mx1))
+	stead.Envelope.From = addr(t, "stranger@elsewhere.example")
+	stead.Envelope.Rcpts = []relay.Recipient{{Addr: bob, Orig: "sales@office.example"}}
+	stead.Stead = addr(t, "postmaster@office.example")
+	steadDE := stead
+	steadDE.Language = "de"
+
 	foreign := map[string]dsn.Report{}
 	for _, lang := range dsn.Languages[1:] {
 		for name, r := range map[string]dsn.Report{"failed": several, "delayed": delayed, "expired": expired, "after_all": afterAll} {
@@ -111,7 +118,7 @@ func TestGolden(t *testing.T) {
 	}
 	all := map[string]dsn.Report{
 		"unknown": unknown, "several": several, "expired": expired, "delayed": delayed,
-		"hostile": hostile, "international": international, "delivered": delivered, "relayed": relayed, "after_all": afterAll,
+		"hostile": hostile, "international": international, "delivered": delivered, "relayed": relayed, "after_all": afterAll, "stead": stead, "stead_de": steadDE,
 	}
 	maps.Copy(all, foreign)
 	for name, r := range all {

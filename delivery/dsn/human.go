@@ -18,9 +18,16 @@ func (r Report) human(o original) []byte {
 	var b bytes.Buffer
 	lang := language(r.Language)
 	b.WriteString(wrap(fmt.Sprintf(sayServer[lang], r.ReportingMTA)+" "+r.opening(o), ""))
+	if !r.Stead.IsNull() {
+		b.Reset()
+		b.WriteString(wrap(fmt.Sprintf(sayServer[lang]+" "+sayStead[lang], r.ReportingMTA, printable(r.Envelope.From.String(), relay.MaxPath)), ""))
+		b.WriteString("\r\n" + wrap(r.opening(o), ""))
+	}
 	for _, res := range r.Results {
 		name := "<" + printable(res.Rcpt.String(), relay.MaxPath) + ">"
-		if orig := r.orig(res.Rcpt); orig != "" {
+		if orig := r.orig(res.Rcpt); orig != "" && !r.Stead.IsNull() {
+			name += " (<" + orig + ">)"
+		} else if orig != "" {
 			name += " " + fmt.Sprintf(sayAlias[lang], orig)
 		}
 		b.WriteString("\r\n" + name + "\r\n")
@@ -34,6 +41,9 @@ func (r Report) human(o original) []byte {
 func (r Report) opening(o original) string {
 	lang := language(r.Language)
 	letter := sayLetter[lang]
+	if !r.Stead.IsNull() {
+		letter = sayIts[lang]
+	}
 	if o.subject != "" {
 		letter += ` "` + o.subject + `"`
 	}
@@ -48,6 +58,9 @@ func (r Report) subject() string {
 	who := printable(r.Results[0].Rcpt.String(), 200)
 	if n := len(r.Results); n > 1 {
 		who = fmt.Sprintf(saySeveral[lang], number(n))
+	}
+	if !r.Stead.IsNull() {
+		return fmt.Sprintf(saySteadSubject[lang], who)
 	}
 	return fmt.Sprintf(subjects[r.kind()][lang], who)
 }

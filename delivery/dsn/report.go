@@ -38,6 +38,7 @@ type Report struct {
 	Results      []relay.Result // one for each recipient it is about; a Failed one whose reply is temporary has expired
 	Next         time.Time      // Delayed: the next attempt, if known
 	Until        time.Time      // Delayed: when we give up
+	Stead        relay.Address  // who reads it in place of a sender who must not be told; null: the sender does
 	Language     string         // of the part for people, one of Languages; others are English
 
 	// OriginalHeader is the header of the letter, or the beginning of the letter; what goes
@@ -106,6 +107,9 @@ type builder struct {
 func (b *builder) header(r Report, original original) {
 	from := relay.Address{Local: "postmaster", Domain: r.ReportingMTA}
 	to := r.Envelope.From
+	if !r.Stead.IsNull() {
+		to = r.Stead
+	}
 	if to.Domain == "" { // <postmaster>, which a header field cannot say
 		to.Domain = r.ReportingMTA
 	}

@@ -10,7 +10,7 @@ func TestTextsAreComplete(t *testing.T) {
 	t.Parallel()
 	all := []say{
 		sayServer, sayLetter, sayOf, sayAlias, sayReason, saySaid, sayNumber, saySeveral, sayDelay, sayUntil, sayNext, sayWait, sayTried,
-		sayFor, sayDays, sayHour, sayMins, sayArrived, sayTaken, dates, notPassedOn.what, notPassedOn.todo, justRefused.what, justRefused.todo,
+		saySteadSubject, sayStead, sayIts, sayFor, sayDays, sayHour, sayMins, sayArrived, sayTaken, dates, notPassedOn.what, notPassedOn.todo, justRefused.what, justRefused.todo,
 	}
 	for _, kind := range []Kind{Failed, Delayed, Delivered, Relayed, AfterAll} {
 		all = append(all, subjects[kind], openings[kind])
