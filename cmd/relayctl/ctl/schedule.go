@@ -39,7 +39,7 @@ that letters which failed together do not come back together. relayd need not ru
 
 // scheduleOf is the time policy of a configuration.
 func scheduleOf(cfg *config.Config) queue.Schedule {
-	return queue.Schedule{Retry: cfg.Queue.Retry, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	return queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
 }
 
 // foretold is one line of a preview, with the stable names of --json.
@@ -47,21 +47,22 @@ type foretold struct {
 	Attempt int       `json:"attempt"`
 	At      time.Time `json:"at"`
 	Age     float64   `json:"age"`  // of the letter, in seconds
-	Step    string    `json:"step"` // retry, warn, give up: should the attempt fail
+	Step    string    `json:"step"` // retry, notify, warn, give up: should the attempt fail
 	Warns   bool      `json:"warns"`
 }
 
 func (a *app) preview(s queue.Schedule) error {
 	born := a.Now()
 	t := a.table("ATTEMPT", "AGE", "TIME", "IF IT FAILS")
-	warned := false
+	warned, noted := false, false
 	last := time.Duration(0)
 	for f := range s.Forecast(born, 0, born, relay.NewID(born)) {
 		warns := f.Step == queue.StepWarn && !warned
-		warned = warned || warns
+		notes := f.Step == queue.StepNotify && !noted
+		warned, noted = warned || warns, noted || notes
 		last = f.At.Sub(born)
 		if a.json {
-			if err := a.printJSON(foretold{f.Attempt, f.At.Round(time.Second), last.Round(time.Second).Seconds(), f.Step.String(), warns}); err != nil {
+			if err := a.printJSON(foretold{f.Attempt, f.At.Round(time.Second), last.Round(time.Second).Seconds(), f.Step.String(), warns || notes}); err != nil {
 				return err
 			}
 			continue
@@ -70,6 +71,8 @@ func (a *app) preview(s queue.Schedule) error {
 		switch {
 		case f.Step == queue.StepGiveUp:
 			fate, style = "the letter is returned to its sender", red
+		case notes:
+			fate, style = "its sender, if one of your people, is told that it is late; it is tried again", yellow
 		case warns:
 			fate, style = "its sender is told that it is late; it is tried again", yellow
 		}
