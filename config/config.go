@@ -55,6 +55,7 @@ type Config struct {
 	TLSPairs        []TLSPair        // more of them, chosen by the name a client asks for
 	ACME            ACME             // certificates from an authority
 	DNSServers      []netip.AddrPort // empty: /etc/resolv.conf
+	TrustAD         bool             // believe their word that DNSSEC vouches, wherever they are
 
 	Limits     Limits
 	Queue      Queue

@@ -134,6 +134,7 @@ key = "/keys/other.pem"
 cert = "third.pem"
 key = "third.pem"
 [dns]
+trust_ad = true
 servers = ["127.0.0.1", "[::1]:5353"]
 [limits]
 message_size = "1.5 MiB"
@@ -204,6 +205,7 @@ on = ["5.7.1", "blocklist"]
 		Names: []relay.Domain{"pop.office.example", "xn--bro-hoa.example"}}
 	want.Listen.HTTP, want.Listen.HTTPS = []string{":80"}, []string{"[::1]:443"}
 	want.DNSServers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5353")}
+	want.TrustAD = true
 	want.Limits.MessageSize = 3 << 19
 	want.Limits.MinRate = 100
 	want.Limits.MinFreeDisk = config.DiskFloor{Percent: 2.5}

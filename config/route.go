@@ -35,6 +35,7 @@ const (
 	RouteTLSNone   = "none"
 	RouteTLSMay    = "may"
 	RouteTLSVerify = "verify"
+	RouteTLSDANE   = "dane"
 )
 
 // Blocklist among Route.On is a refusal because our address is on a list of bad ones.
@@ -71,7 +72,7 @@ func (r *reader) route(s section, c *Config, seen map[string]bool) {
 	one(s, "after", &got.After, readCount(1, 1000))
 	var via hostPort
 	_, hasVia := one(s, "via", &via, readVia)
-	one(s, "tls", &got.TLS, readWord(RouteTLSVerify, RouteTLSMay, RouteTLSNone))
+	one(s, "tls", &got.TLS, readWord(RouteTLSVerify, RouteTLSDANE, RouteTLSMay, RouteTLSNone))
 	r.routeLogin(s, &got, c)
 	if c == nil {
 		return

@@ -18,6 +18,26 @@ type MX struct {
 	Pref uint16
 }
 
+// TLSA is what the DNS says about a certificate (RFC 6698 §2.1).
+type TLSA struct {
+	Usage    uint8 // 2: of an authority; 3: of the host. Others are of no use in SMTP (RFC 7672 §3.1.3)
+	Selector uint8 // 0: the whole certificate; 1: its public key
+	Matching uint8 // 0: as it is; 1: its SHA-256; 2: its SHA-512
+	Data     []byte
+}
+
+// SecureResolver asks what DNSSEC vouches for. relay/resolver implements it, and believes the AD bit
+// of a validating server on loopback; delivery/mx asks.
+type SecureResolver interface {
+	// SecureMX is Resolver.MX, and whether DNSSEC vouches for the answer, or for ErrNoRecord.
+	SecureMX(ctx context.Context, d Domain) (list []MX, secure bool, err error)
+	// TLSA returns the records of the service at port of host and the name they are of, the end of
+	// host's aliases or host itself. Where DNSSEC does not vouch for the addresses of host or for the
+	// records, or vouches that there are none, it returns none and no error (RFC 7672 §2.1.3 and §2.2).
+	// An error means that we do not know.
+	TLSA(ctx context.Context, host Domain, port uint16) (records []TLSA, name Domain, err error)
+}
+
 // Resolver asks the DNS. relay/resolver implements it; delivery/mx, relay/smtpd and
 // relay/policy ask.
 type Resolver interface {

@@ -128,7 +128,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if h.users, err = users.Open(filepath.Join(cfg.DataDir, "users"), users.WithLog(h.log), users.WithTrusted(h.ours)); err != nil {
 		return err
 	}
-	if h.dns, err = resolver.New(cfg.DNSServers); err != nil {
+	if h.dns, err = resolver.New(cfg.DNSServers, resolver.TrustAD(cfg.TrustAD)); err != nil {
 		return err
 	}
 	h.later(h.dns.Close)
@@ -192,6 +192,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
 		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
+		Secure:  h.dns,
 		Rescued: h.rescues.note, Log: h.log,
 	})
 	h.later(h.client.Close)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 //
 //	dns ZONE          serve the zone file, or from now on that one; $DNS is its address
 //	ca FILE           make an authority, which relayd trusts from the next start on; it signs for an mx that says so
-//	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR
+//	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR; sets $TLSA_DIR
 //	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
 //	shutdown, crash   end the last one started by SIGTERM (it must exit 0) or SIGKILL
 //	reload            SIGHUP, and wait until it is done
@@ -118,6 +119,8 @@ func cmdMX(ts *testscript.TestScript, _ bool, args []string) {
 		mx.SetCertificate(cert)
 	}
 	if len(args) > 2 {
+		sum := sha256.Sum256(mx.Certificate().RawSubjectPublicKeyInfo)
+		ts.Setenv("TLSA_"+args[2], fmt.Sprintf("3 1 1 %x", sum))
 		ts.Check(mx.KeepIn(ts.MkAbs(args[2])))
 	}
 }

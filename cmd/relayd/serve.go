@@ -138,7 +138,7 @@ func needsRestart(old, next *config.Config) string {
 	}{
 		{"hostname", old.Hostname, next.Hostname}, {"data_dir", old.DataDir, next.DataDir}, {"drop_dir", old.DropDir, next.DropDir}, {"[listen]", old.Listen, next.Listen},
 		{"[tls]", certificates(old), certificates(next)},
-		{"[dns]", old.DNSServers, next.DNSServers}, {"[outbound]", old.Outbound, next.Outbound}, {"[pop3]", old.POP3, next.POP3},
+		{"[dns]", []any{old.DNSServers, old.TrustAD}, []any{next.DNSServers, next.TrustAD}}, {"[outbound]", old.Outbound, next.Outbound}, {"[pop3]", old.POP3, next.POP3},
 		{"log.format", old.Log.Format, next.Log.Format},
 		{"limits.pop3_connections", old.Limits.POP3Connections, next.Limits.POP3Connections},
 		{"limits.pop3_connections_per_address", old.Limits.POP3PerAddress, next.Limits.POP3PerAddress},

@@ -38,8 +38,10 @@ type Config struct {
 	// Dial makes the TCP connection; nil: it does. local is zero where the kernel may choose.
 	Dial func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
 
-	TLS      *tls.Config  // nil: defaults. Names and verification are set by need, with its RootCAs
-	Offered  Memory       // which hosts had TLS before; nil: nobody remembers
+	TLS     *tls.Config // nil: defaults. Names and verification are set by need, with its RootCAs
+	Offered Memory      // which hosts had TLS before; nil: nobody remembers
+	// Secure knows what DNSSEC vouches for; nil: no DANE.
+	Secure   relay.SecureResolver
 	Policies Policies     // what domains say of their hosts; nil: nothing
 	Routes   []Route      // the first that matches wins
 	Rescued  func(Rescue) // nil, or told of every letter that a Route.On takes; it must not wait

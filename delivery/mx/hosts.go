@@ -26,6 +26,8 @@ type target struct {
 	addr netip.AddrPort
 	via  *Route   // that leads there; nil: the MX records do
 	need security // what it must prove
+	// signed: DNSSEC vouches that this is a mail host of the domain, or our configuration does.
+	signed bool
 }
 
 // String is the host as results and logs show it: mx1.partner.example[192.0.2.7]:25.
@@ -87,7 +89,7 @@ func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]tar
 		}
 		return []target{t}, verdict{}, relay.Reply{}
 	}
-	mxs, err := c.cfg.Resolver.MX(ctx, d)
+	mxs, signed, err := c.exchangers(ctx, d)
 	switch {
 	case errors.Is(err, relay.ErrNoRecord), err == nil && len(mxs) == 0:
 		mxs = []relay.MX{{Host: d}} // RFC 5321 §5.1: the implicit MX
@@ -100,7 +102,20 @@ func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]tar
 		return nil, messageFailed, relay.Reply{Code: 556, Status: relay.Status{5, 1, 10},
 			Text: "the domain " + string(d) + " says in the DNS that it takes no mail"}
 	}
-	return c.exchanges(ctx, d, mxs)
+	targets, v, reply := c.exchanges(ctx, d, mxs)
+	for i := range targets {
+		targets[i].signed = signed
+	}
+	return targets, v, reply
+}
+
+// exchangers asks for the MX records, and whether DNSSEC vouches for them or for their absence.
+func (c *Client) exchangers(ctx context.Context, d relay.Domain) ([]relay.MX, bool, error) {
+	if c.cfg.Secure != nil {
+		return c.cfg.Secure.SecureMX(ctx, d)
+	}
+	mxs, err := c.cfg.Resolver.MX(ctx, d)
+	return mxs, false, err
 }
 
 // viaRoute never fails a letter for good: what is wrong is our configuration.
@@ -122,7 +137,7 @@ func (c *Client) viaRoute(ctx context.Context, r *Route) ([]target, verdict, rel
 	}
 	targets := hostTargets(r.Via, addrs, port, false)
 	for i := range targets {
-		targets[i].via = r
+		targets[i].via, targets[i].signed = r, true
 	}
 	return c.spread([][]target{targets}), verdict{}, relay.Reply{}
 }

@@ -18,6 +18,7 @@ const (
 	TLSNone   = "none"   // never
 	TLSMay    = "may"    // where it is offered; mail that arrives in the clear beats mail that does not (RFC 7435)
 	TLSVerify = "verify" // with a certificate for the host's name, or not at all
+	TLSDANE   = "dane"   // with one that DNSSEC vouches for, or not at all
 )
 
 // Memory remembers which hosts had TLS, and when they had it last. relay/known is one.
@@ -42,7 +43,9 @@ const (
 	levelMay level = iota // nothing
 	levelClear
 	levelTesting // nothing, but it is told
+	levelEncrypt // TLS
 	levelVerify
+	levelDANE
 )
 
 // security is what is asked of one host. It is part of the target, so that a session which was
@@ -50,21 +53,25 @@ const (
 type security struct {
 	level  level
 	source string // who asks for it, for people; empty: nobody
+	names  string // for levelDANE: the host's, the first for SNI, divided by blanks
+	tlsa   string // and the records, as encodeTLSA has them
 }
 
 // mandatory says that no mail goes to the host unless TLS proves what is asked.
-func (n security) mandatory() bool { return n.level >= levelVerify }
+func (n security) mandatory() bool { return n.level >= levelEncrypt }
 
 // plan is how the hosts of one domain are dealt with in one attempt.
 type plan struct {
-	tls string // Route.TLS
-	sts relay.STSPolicy
+	tls    string // Route.TLS
+	domain relay.Domain
+	sts    relay.STSPolicy
 }
 
 // plan says how much TLS it takes by a route, which may be nil, or else by the policy of the domain.
 // Where we log in, a certificate has to prove who hears the password, unless the route says in so
 // many words that it need not.
 func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route) (p plan) {
+	p.domain = d
 	if via != nil {
 		p.tls = via.TLS
 		if via.User != "" && via.TLS == "" {
@@ -79,25 +86,41 @@ func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route) (p plan) 
 }
 
 // require says what t must prove. An error means that no mail may go there now.
-func (c *Client) require(_ context.Context, p plan, t target) (security, error) {
+func (c *Client) require(ctx context.Context, p plan, t target) (security, error) {
 	switch p.tls {
 	case TLSNone:
-		return security{levelClear, "route"}, nil
+		return security{level: levelClear, source: "route"}, nil
 	case TLSMay:
-		return security{levelMay, "route"}, nil
+		return security{level: levelMay, source: "route"}, nil
 	case TLSVerify:
-		return security{levelVerify, "route"}, nil
+		return security{level: levelVerify, source: "route"}, nil
 	}
+	need, found, err := c.dane(ctx, p, t)
+	switch {
+	case err != nil:
+		return security{}, err
+	case p.tls == TLSDANE && need.level != levelDANE:
+		return security{}, &policyError{"route", "it has no usable TLSA record that DNSSEC vouches for", nil}
+	case need.level == levelDANE:
+		return need, nil // which an MTA-STS policy neither weakens nor replaces (RFC 8461 §2)
+	case found && p.sts.Mode != relay.STSEnforce:
+		return need, nil
+	}
+	return p.mtasts(t)
+}
+
+// mtasts says what the policy of the domain asks of t.
+func (p plan) mtasts(t target) (security, error) {
 	allowed := p.sts.Allows(relay.Domain(t.name))
 	switch {
 	case p.sts.Mode == relay.STSEnforce && !allowed:
 		return security{}, &policyError{"mta-sts", "it is not among the hosts of its domain's policy", nil}
 	case p.sts.Mode == relay.STSEnforce:
-		return security{levelVerify, "mta-sts"}, nil
+		return security{level: levelVerify, source: "mta-sts"}, nil
 	case p.sts.Mode == relay.STSTesting && !allowed:
-		return security{levelTesting, "mta-sts testing, not among the hosts of the policy"}, nil
+		return security{level: levelTesting, source: "mta-sts testing, not among the hosts of the policy"}, nil
 	case p.sts.Mode == relay.STSTesting:
-		return security{levelTesting, "mta-sts testing"}, nil
+		return security{level: levelTesting, source: "mta-sts testing"}, nil
 	}
 	return security{}, nil
 }
@@ -142,10 +165,13 @@ func (p *proof) String() string {
 func (c *Client) tlsConfig(t target) (*tls.Config, *proof) {
 	cfg := c.cfg.TLS.Clone()
 	cfg.ServerName = t.name
+	if t.need.level == levelDANE {
+		cfg.ServerName, _, _ = strings.Cut(t.need.names, " ")
+	}
 	p := &proof{need: t.need}
 	cfg.InsecureSkipVerify = true // VerifyConnection does it
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if p.err = t.check(cs, cfg.RootCAs); p.err == nil || !t.need.mandatory() {
+		if p.err = t.check(cs, cfg.RootCAs); p.err == nil || t.need.level < levelVerify {
 			return nil
 		}
 		return &policyError{t.need.source, "its certificate does not prove that it is " + t.name, p.err}
@@ -157,6 +183,9 @@ func (c *Client) tlsConfig(t target) (*tls.Config, *proof) {
 func (t target) check(cs tls.ConnectionState, roots *x509.CertPool) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("there is none")
+	}
+	if t.need.level == levelDANE {
+		return t.need.checkDANE(cs.PeerCertificates)
 	}
 	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: time.Now(),
 		DNSName: strings.Replace(t.name, "[IPv6:", "[", 1)}

@@ -116,7 +116,8 @@ func (s *DNSServer) handle(w dns.ResponseWriter, req *dns.Msg) {
 		return
 	}
 	_, overUDP := w.LocalAddr().(*net.UDPAddr)
-	if !s.reply(m, req.Question[0], overUDP) {
+	wantsAD := req.AuthenticatedData || req.IsEdns0() != nil && req.IsEdns0().Do()
+	if !s.reply(m, req.Question[0], overUDP, wantsAD) {
 		return
 	}
 	size := dns.MinMsgSize
@@ -131,7 +132,7 @@ func (s *DNSServer) handle(w dns.ResponseWriter, req *dns.Msg) {
 }
 
 // reply fills in m and says whether to send it at all.
-func (s *DNSServer) reply(m *dns.Msg, q dns.Question, overUDP bool) bool {
+func (s *DNSServer) reply(m *dns.Msg, q dns.Question, overUDP, wantsAD bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked[dns.CanonicalName(q.Name)+" "+dns.TypeToString[q.Qtype]]++
@@ -153,6 +154,7 @@ func (s *DNSServer) reply(m *dns.Msg, q dns.Question, overUDP bool) bool {
 	default:
 		s.zone.answer(m, q)
 	}
+	m.AuthenticatedData = wantsAD && m.Rcode != dns.RcodeServerFailure && m.Rcode != dns.RcodeRefused && s.zone.vouches(m, q)
 	return true
 }
 

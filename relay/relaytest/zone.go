@@ -2,6 +2,7 @@ package relaytest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -29,16 +30,21 @@ type zone struct {
 	records map[string][]dns.RR
 	names   map[string]bool
 	faults  map[string]Fault
+	signed  []string // names; what they are and what is below them
 }
 
 // parseZone reads RFC 1035 zone text. Names without a final dot are relative to $ORIGIN, which
 // starts as the root, so `office.example MX 10 mail.office.example` is complete. Records without
 // a TTL have TTL 0, so that a change of the zone shows at once. A line
-// `;fault NAME [TYPE] WHAT` makes NAME misbehave.
+// `;fault NAME [TYPE] WHAT` makes NAME misbehave; `;signed NAME` has the answers of NAME and below say
+// that DNSSEC vouches for them (AD), to whoever asks with AD or DO.
 func parseZone(text string) (*zone, error) {
 	text = dedent(text)
 	z := &zone{records: map[string][]dns.RR{}, names: map[string]bool{".": true}, faults: map[string]Fault{}}
 	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(line, ";signed "); ok {
+			z.signed = append(z.signed, dns.CanonicalName(strings.TrimSpace(name)))
+		}
 		if rest, ok := strings.CutPrefix(line, ";fault "); ok {
 			if err := z.addFault(strings.Fields(rest)); err != nil {
 				return nil, err
@@ -90,6 +96,17 @@ func (z *zone) fault(q dns.Question) Fault {
 		return f
 	}
 	return z.faults[name]
+}
+
+// vouches says whether q and every name in m's answer are signed.
+func (z *zone) vouches(m *dns.Msg, q dns.Question) bool {
+	names := []string{q.Name}
+	for _, rr := range m.Answer {
+		names = append(names, rr.Header().Name)
+	}
+	return !slices.ContainsFunc(names, func(name string) bool {
+		return !slices.ContainsFunc(z.signed, func(parent string) bool { return dns.IsSubDomain(parent, name) })
+	})
 }
 
 // answer fills in m as a recursive server would that knows only this zone.

@@ -22,6 +22,7 @@ type answer struct {
 	rrs      []dns.RR
 	negative error
 	ttl      time.Duration // 0: not to be kept
+	secure   bool          // DNSSEC vouches for it, by the word of a server we believe
 }
 
 var (

@@ -78,6 +78,7 @@ func (r *Resolver) askServer(ctx context.Context, server netip.AddrPort, q quest
 
 func (r *Resolver) try(ctx context.Context, server netip.AddrPort, q question, edns bool) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
+	query.AuthenticatedData = true // we understand the bit (RFC 6840 §5.7)
 	if edns {
 		query.SetEdns0(udpSize, false)
 	}

@@ -21,13 +21,24 @@ const maxNames = 10
 // MX implements relay.Resolver. Exchangers that are not names are left out; a lone "." is the
 // null MX, returned as one MX with an empty Host (RFC 7505 §3).
 func (r *Resolver) MX(ctx context.Context, d relay.Domain) ([]relay.MX, error) {
+	list, _, err := r.SecureMX(ctx, d)
+	return list, err
+}
+
+// SecureMX implements relay.SecureResolver.
+func (r *Resolver) SecureMX(ctx context.Context, d relay.Domain) ([]relay.MX, bool, error) {
 	if d.IsLiteral() {
-		return nil, fmt.Errorf("resolver: MX %s: an address has no exchangers: %w", d, relay.ErrNoRecord)
+		return nil, false, fmt.Errorf("resolver: MX %s: an address has no exchangers: %w", d, relay.ErrNoRecord)
 	}
-	rrs, err := r.lookup(ctx, string(d), dns.TypeMX)
+	ans, err := r.find(ctx, string(d), dns.TypeMX)
 	if err != nil {
-		return nil, err
+		return nil, ans.secure, err
 	}
+	list, err := exchangers(d, ans.rrs)
+	return list, ans.secure, err
+}
+
+func exchangers(d relay.Domain, rrs []dns.RR) ([]relay.MX, error) {
 	var list []relay.MX
 	for _, rr := range rrs {
 		mx := rr.(*dns.MX)

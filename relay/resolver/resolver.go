@@ -29,6 +29,7 @@ var errClosed = errors.New("the resolver is closed")
 // any more.
 type Resolver struct {
 	servers *serverList
+	trustAD bool
 	timeout time.Duration
 	rounds  int
 	total   time.Duration
@@ -59,6 +60,10 @@ func (q question) String() string {
 
 // Option changes a bound.
 type Option func(*Resolver)
+
+// TrustAD believes the AD bit of every server. Without it, it is believed while all servers are on
+// loopback: elsewhere on the network anybody could set it.
+func TrustAD(on bool) Option { return func(r *Resolver) { r.trustAD = on } }
 
 // Timeout sets how long one server has to answer one query.
 func Timeout(d time.Duration) Option { return func(r *Resolver) { r.timeout = d } }
@@ -117,19 +122,25 @@ type flight struct {
 // lookup answers one question from the cache or from the servers. The error wraps
 // relay.ErrNoRecord when the answer is that there is none.
 func (r *Resolver) lookup(ctx context.Context, name string, qtype uint16) ([]dns.RR, error) {
+	ans, err := r.find(ctx, name, qtype)
+	return ans.rrs, err
+}
+
+// find is lookup with all that is known of the answer; secure counts beside ErrNoRecord too.
+func (r *Resolver) find(ctx context.Context, name string, qtype uint16) (answer, error) {
 	q := question{dns.CanonicalName(name), qtype}
 	if labels, ok := dns.IsDomainName(q.name); !ok || labels == 0 {
 		// Such a name cannot be in the DNS, and no later attempt will change that.
-		return nil, fmt.Errorf("resolver: %s: not a name the DNS can hold: %w", q, relay.ErrNoRecord)
+		return answer{}, fmt.Errorf("resolver: %s: not a name the DNS can hold: %w", q, relay.ErrNoRecord)
 	}
 	ans, err := r.answer(ctx, q)
 	if err == nil {
 		err = ans.negative
 	}
 	if err != nil {
-		return nil, fmt.Errorf("resolver: %s: %w", q, err)
+		return ans, fmt.Errorf("resolver: %s: %w", q, err)
 	}
-	return ans.rrs, nil
+	return ans, nil
 }
 
 func (r *Resolver) answer(ctx context.Context, q question) (answer, error) {
@@ -189,6 +200,7 @@ func (r *Resolver) fly(q question, f *flight) {
 func (r *Resolver) resolve(ctx context.Context, q question) (answer, error) {
 	ttl := maxPositive
 	name := q.name
+	secure := r.trusts()
 	for range maxAliases {
 		m, err := r.ask(ctx, question{name, q.qtype})
 		if err != nil {
@@ -199,8 +211,9 @@ func (r *Resolver) resolve(ctx context.Context, q question) (answer, error) {
 			return answer{}, err
 		}
 		ttl = min(ttl, ans.ttl)
+		secure = secure && m.AuthenticatedData
 		if next == "" {
-			ans.ttl = ttl
+			ans.ttl, ans.secure = ttl, secure
 			return ans, nil
 		}
 		name = next
