@@ -161,7 +161,12 @@ func (c *Client) tryAll(ctx context.Context, l *letter, p plan, targets []target
 // the host has answered for every recipient, well or badly.
 func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err error) {
 	todo := l.pending()
-	if t.need, err = c.require(ctx, p, t); err != nil {
+	t.need, err = c.require(ctx, p, t)
+	// The writer may want it to arrive rather than to be safe; what the operator wants comes first.
+	if (err != nil || t.need.mandatory()) && p.tls == "" && l.waivesTLS() {
+		t.need, err = security{level: levelMay, source: "TLS-Required: No"}, nil
+	}
+	if err != nil {
 		err = lost(phasePolicy, err)
 		l.recordLoss(ctx, t, nil, todo, err)
 		return err
