@@ -302,3 +302,35 @@ func FuzzCompose(f *testing.F) {
 		checkLetter(t, r, compose(t, r))
 	})
 }
+
+// The whole letter goes back where it can travel as it is, and its header otherwise.
+func TestWhole(t *testing.T) {
+	t.Parallel()
+	const plain, eight, long = "Subject: x\r\n\r\nthe text\r\n", "Subject: x\r\n\r\ngr\u00fc\u00dfe\r\n", "Subject: gr\u00fc\u00dfe\r\n\r\nthe text\r\n"
+	for name, c := range map[string]struct {
+		kind     dsn.Kind
+		letter   string
+		eightBit bool
+		want     string
+		text     bool
+	}{
+		"plain":                {dsn.Failed, plain, false, "message/rfc822\r\nContent-Description: The message\r\nContent-Transfer-Encoding: 7bit", true},
+		"8-bit":                {dsn.Failed, eight, true, "message/rfc822\r\nContent-Description: The message\r\nContent-Transfer-Encoding: 8bit", true},
+		"8-bit, 7-bit way":     {dsn.Failed, eight, false, "text/rfc822-headers", false},
+		"international":        {dsn.Failed, long, true, "message/global\r\n", true},
+		"a bare LF":            {dsn.Failed, plain + "a\nb\r\n", true, "text/rfc822-headers", false},
+		"no report of failure": {dsn.Delayed, plain, true, "text/rfc822-headers", false},
+	} {
+		r := report(c.kind, failed(ann, 550, relay.Status{5, 1, 1}, "no", mx1))
+		r.OriginalHeader, r.Whole, r.EightBit = []byte(c.letter), true, c.eightBit
+		got := string(compose(t, r))
+		_, text, _ := strings.Cut(strings.TrimSuffix(c.letter, "\r\n"), "\r\n\r\n")
+		if !strings.Contains(got, "Content-Type: "+c.want) || strings.Contains(got, text) != c.text {
+			t.Errorf("%s:\n%s", name, got)
+		}
+		header, _, _ := strings.Cut(got, "\r\n\r\n")
+		if (strings.Contains(got, "Encoding: 8bit\r\n\r\n")) != strings.Contains(header, "Content-Transfer-Encoding: 8bit") {
+			t.Errorf("%s: the letter does not say what its part is:\n%s", name, header)
+		}
+	}
+}

@@ -135,7 +135,7 @@ func (r Report) duration(at time.Time) string {
 // quote is what the other server said, and who it was.
 func quote(res relay.Result, lang int) string {
 	text := strings.TrimSpace(printable(res.Reply.String(), maxQuote))
-	if text == "" {
+	if text == "" || res.Host == "" && res.Reply.OK() { // success needs no reason
 		return ""
 	}
 	who := sayReason[lang]

@@ -125,6 +125,9 @@ func (b *builder) header(r Report, original original) {
 	}
 	b.field("Auto-Submitted", "auto-replied")
 	b.field("MIME-Version", "1.0")
+	if r.wholeTransfer() == "8bit" {
+		b.field("Content-Transfer-Encoding", "8bit") // as one of its parts (RFC 2045 §6.4)
+	}
 	fmt.Fprintf(b, "Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"%s\"\r\n", b.boundary)
 	b.WriteString("\r\nThis is a report about the delivery of a message, in MIME format.\r\n")
 }

@@ -46,10 +46,10 @@ var (
 	// For the postmaster, about a letter whose sender is not told.
 	saySteadSubject = say{"A message to %s was lost, and its sender not told", "Eine Nachricht an %s ging verloren, ohne dass ihr Absender es erfährt",
 		"Un message à %s est perdu, et son expéditeur n'en sait rien", "Un mensaje a %s se perdió, y su remitente no lo sabe"}
-	sayStead = say{"A message came from <%s>, who is not one of us, and an alias here sent it on. Where it could not be delivered its sender is not told, because anybody can write that address into a message: you hear of it instead.",
-		"Eine Nachricht kam von <%s>, nicht von uns, und ein Alias hier hat sie weitergeschickt. Dass sie nicht zugestellt werden konnte, erfährt der Absender nicht, weil jeder diese Adresse in eine Nachricht schreiben kann: Sie erfahren es an seiner Stelle.",
-		"Un message est venu de <%s>, qui n'est pas des nôtres, et un alias d'ici l'a fait suivre. Son expéditeur n'apprend pas qu'il n'a pas pu être remis, car n'importe qui peut écrire cette adresse dans un message : vous l'apprenez à sa place.",
-		"Llegó un mensaje de <%s>, que no es de los nuestros, y un alias de aquí lo reenvió. Su remitente no se entera de que no se pudo entregar, porque cualquiera puede escribir esa dirección en un mensaje: se entera usted en su lugar."}
+	sayStead = say{"A message came from <%s>, who is not one of us, and had to go on to another server. Where it could not be delivered its sender is not told, because anybody can write that address into a message: you hear of it instead.",
+		"Eine Nachricht kam von <%s>, nicht von uns, und musste an einen anderen Server weitergehen. Dass sie nicht zugestellt werden konnte, erfährt der Absender nicht, weil jeder diese Adresse in eine Nachricht schreiben kann: Sie erfahren es an seiner Stelle.",
+		"Un message est venu de <%s>, qui n'est pas des nôtres, et devait passer à un autre serveur. Son expéditeur n'apprend pas qu'il n'a pas pu être remis, car n'importe qui peut écrire cette adresse dans un message : vous l'apprenez à sa place.",
+		"Llegó un mensaje de <%s>, que no es de los nuestros, y debía seguir a otro servidor. Su remitente no se entera de que no se pudo entregar, porque cualquiera puede escribir esa dirección en un mensaje: se entera usted en su lugar."}
 	sayIts = say{"The message", "Die Nachricht", "Le message", "El mensaje"}
 
 	sayArrived = say{"The message is in the mailbox or with the server in charge of it. There is nothing for you to do.",
