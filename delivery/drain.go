@@ -42,6 +42,9 @@ type Options struct {
 	Language func(sender relay.Address) string
 	Log      *slog.Logger
 
+	// Paused says whether the operator lets the mail of a domain rest; it stays due. nil: of none.
+	Paused func(relay.Domain) bool
+
 	Total          int           // attempts at the same time; default 100
 	PerDestination int           // of them to one domain; default 10
 	Grace          time.Duration // for running attempts when Run's context ends; default 10 s
@@ -133,6 +136,9 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 		return 0, nil
 	}
 	skip := func(domain relay.Domain) bool {
+		if d.Paused != nil && d.Paused(domain) {
+			return true
+		}
 		if planned[domain] >= d.PerDestination {
 			return true
 		}

@@ -109,7 +109,11 @@ func (s *session) enter(ctx context.Context, name string, mailbox relay.Address,
 		s.err(inUse, textInUse)
 		return
 	case err != nil:
-		s.log.Error("cannot open the maildrop", "user", mailbox, "err", err)
+		level := slog.LevelError
+		if _, meant := errors.AsType[*relay.Failure](err); meant {
+			level = slog.LevelInfo // the operator let POP3 rest
+		}
+		s.log.Log(ctx, level, "cannot open the maildrop", "user", mailbox, "err", err)
 		s.trouble(err, textCannotOpen, textCannotOpenEver)
 		return
 	}

@@ -102,7 +102,7 @@ func (m *matcher) key(raw []byte) bool {
 	case m.before != "" && id >= string(m.before):
 		return false
 	}
-	return m.Domain == "" || match(m.Domain, domain, false)
+	return m.Domain == "" || relay.MatchText(m.Domain, domain, false)
 }
 
 // item decodes a record and says whether it matches.
@@ -125,44 +125,10 @@ func (m *matcher) matches(it *Item) bool {
 	if m.User != "" && !strings.EqualFold(m.User, it.Origin.User) {
 		return false
 	}
-	if m.From != "" && !match(m.From, cmp.Or(it.From.String(), "<>"), true) {
+	if m.From != "" && !relay.MatchText(m.From, cmp.Or(it.From.String(), "<>"), true) {
 		return false
 	}
 	return m.To == "" || slices.ContainsFunc(it.Rcpts, func(rc relay.Recipient) bool {
-		return match(m.To, rc.Addr.String(), true) || rc.Orig != "" && match(m.To, rc.Orig, true)
+		return relay.MatchText(m.To, rc.Addr.String(), true) || rc.Orig != "" && relay.MatchText(m.To, rc.Orig, true)
 	})
-}
-
-// match compares a lower-case pattern with s.
-func match(pattern, s string, within bool) bool {
-	s = strings.ToLower(s)
-	switch {
-	case strings.ContainsAny(pattern, "*?"):
-		return glob(pattern, s)
-	case within:
-		return strings.Contains(s, pattern)
-	}
-	return s == pattern
-}
-
-// glob matches * and ? and nothing else: brackets are ordinary in address literals. It goes back
-// to the latest * alone, so that its work is bounded by the product of the lengths.
-func glob(pattern, s string) bool {
-	p, i, star, from := 0, 0, -1, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, from = p, i
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
-			p++
-			i++
-		case star >= 0:
-			from++
-			p, i = star+1, from
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
 }

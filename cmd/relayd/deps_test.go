@@ -49,12 +49,14 @@ var neighbours = map[string][]string{
 	"relay/intake":     {},
 	"relay/known":      {},
 	"relay/quota":      {},
+	"relay/orders":     {},
 	"relay/users":      {},
 	"relay/autoconfig": {},
 	"relay/certs":      {},
 	"relay/resolver":   {},
 	"relay/relaytest":  {},
-	"relay/admin":      {"queue", "relay/drop"},
+	// relay/orders: its pauses and rules are what the verbs carry.
+	"relay/admin":      {"queue", "relay/drop", "relay/orders"},
 	"config":           {},
 	"queue":            {},
 	"delivery":         {"queue", "delivery/dsn"},
@@ -65,11 +67,12 @@ var neighbours = map[string][]string{
 	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
+	// relay/orders: with the daemon down it shows what rests.
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
-	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
+	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
 	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
+		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it

@@ -29,6 +29,7 @@ import (
 	"relayd/relay/durable"
 	"relayd/relay/intake"
 	"relayd/relay/known"
+	"relayd/relay/orders"
 	"relayd/relay/quota"
 	"relayd/relay/resolver"
 	"relayd/relay/smtpd"
@@ -52,6 +53,7 @@ type house struct {
 	secured   *known.Memory // mail hosts that had TLS
 	policies  *mtasts.Store
 	quota     *quota.Ledger
+	orders    *orders.Book
 	queue     *queue.Queue
 	intake    *intake.Intake
 	client    *mx.Client
@@ -140,6 +142,9 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	h.later(h.quota.Close)
+	if h.orders, err = orders.Open(filepath.Join(cfg.DataDir, "orders"), h.log); err != nil {
+		return err
+	}
 	o := certificates(cfg)
 	o.Log, o.Visitors = h.log, autoconfig.Handler(h.clientSettings)
 	h.certs, err = certs.New(o)
@@ -171,7 +176,8 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	h.later(h.queue.Close)
 	h.intake = intake.New(intake.Options{
 		Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
-		Quota: fuse{h}, Success: h.reportDelivered,
+		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
+		Quota:  fuse{h}, Success: h.reportDelivered,
 	})
 	h.pop3 = h.popServers(cfg, mail)
 	h.setIntake(cfg)
@@ -197,7 +203,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
-		Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
+		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
@@ -227,7 +233,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 	})

@@ -10,6 +10,7 @@ import (
 	"relayd/delivery/maildir"
 	"relayd/pop3"
 	"relayd/relay"
+	"relayd/relay/orders"
 	"relayd/relay/smtpd"
 )
 
@@ -55,6 +56,9 @@ func (h *house) popServers(cfg *config.Config, mail *maildir.Store) map[string]*
 		servers[service] = pop3.New(pop3.Config{
 			Hostname: cfg.Hostname, Auth: h.users, TLS: h.certs.ServerConfig(), Log: h.log,
 			Open: func(ctx context.Context, mailbox relay.Address, client netip.Addr) (pop3.Maildrop, error) {
+				if h.orders.Rests(orders.POP3) {
+					return nil, relay.Refuse("pop3: open", 451, "4.3.2", "collecting mail is paused")
+				}
 				drop, err := mail.Maildrop(ctx, mailbox)
 				if err != nil {
 					return nil, err

@@ -211,6 +211,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.About != nil {
 		st.About = s.cfg.About()
 	}
+	if s.cfg.Orders != nil {
+		st.Paused = s.cfg.Orders.Pauses()
+	}
 	if s.cfg.Holds != nil {
 		st.HeldUsers = s.cfg.Holds.Held()
 	}

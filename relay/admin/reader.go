@@ -10,6 +10,7 @@ import (
 
 	"relayd/queue"
 	"relayd/relay"
+	"relayd/relay/orders"
 )
 
 // Lister is the reading half of a queue: a *queue.Queue, or a *queue.View when no daemon runs.
@@ -21,10 +22,14 @@ type Lister interface {
 
 // Reader shows a queue as the control socket does, without the socket. The server answers from
 // one, and relayctl uses one when no daemon runs.
-type Reader struct{ q Lister }
+type Reader struct {
+	q Lister
+	// Pauses are those in force; nil: none.
+	Pauses func() []orders.Pause
+}
 
 // NewReader reads from q.
-func NewReader(q Lister) *Reader { return &Reader{q} }
+func NewReader(q Lister) *Reader { return &Reader{q: q} }
 
 // List yields the items f chooses, oldest letter first. An *Error with Code 0 is about one item
 // and does not end the list.
@@ -48,11 +53,18 @@ func (r *Reader) list(ctx context.Context, f queue.Filter) iter.Seq2[Item, error
 				}
 				continue
 			}
-			if !yield(NewItem(it), nil) {
+			if !yield(r.item(it), nil) {
 				return
 			}
 		}
 	}
+}
+
+// item is NewItem with what the queue does not know.
+func (r *Reader) item(q queue.Item) Item {
+	it := NewItem(q)
+	it.Paused = r.Pauses != nil && orders.Find(r.Pauses(), it.Domain) != nil
+	return it
 }
 
 // Get returns the items of the one letter that name names: an ID, the beginning of one, or either
@@ -70,7 +82,7 @@ func (r *Reader) Get(ctx context.Context, name string) ([]Item, error) {
 	var out []Item
 	for _, it := range items {
 		if k.Domain == "" || it.Domain == k.Domain {
-			out = append(out, NewItem(it))
+			out = append(out, r.item(it))
 		}
 	}
 	// It may have been delivered since find looked.

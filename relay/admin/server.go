@@ -44,6 +44,7 @@ type Config struct {
 	Metrics *Metrics
 	Logins  Logins
 	Holds   Holds
+	Orders  Orders
 	Devices func() []Device
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
@@ -89,6 +90,9 @@ func NewServer(cfg Config) *Server {
 	s := &Server{cfg: cfg, reader: NewReader(cfg.Queue), log: cfg.Log, started: time.Now()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Orders != nil {
+		s.reader.Pauses = cfg.Orders.Pauses
 	}
 	if s.cfg.Metrics == nil {
 		s.cfg.Metrics = NewMetrics()
@@ -152,6 +156,9 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/auth", s.listLogins)
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)
+	mux.HandleFunc("GET /v1/pauses", s.listPauses)
+	mux.HandleFunc("POST /v1/pause", s.pause)
+	mux.HandleFunc("POST /v1/resume", s.resume)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
 	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)

@@ -7,6 +7,7 @@ import (
 
 	"relayd/queue"
 	"relayd/relay"
+	"relayd/relay/orders"
 )
 
 // Item is one waiting letter to one domain, as the socket and `relayctl --json` show it. The names
@@ -21,10 +22,11 @@ type Item struct {
 	Attempts   int          `json:"attempts"`
 	Next       time.Time    `json:"next"` // of the next attempt, if it is not held
 	Held       bool         `json:"held"`
-	Hold       string       `json:"hold,omitempty"` // why, where the sender wrote too many; an operator's hold has none
-	Warned     bool         `json:"warned"`         // the sender has been told that it is late
-	LastAnswer string       `json:"last_answer"`    // of the newest attempt, on one line; empty before the first
-	Recipients []Recipient  `json:"recipients"`     // every one, those that are done too
+	Hold       string       `json:"hold,omitempty"`   // why, where the sender wrote too many; an operator's hold has none
+	Paused     bool         `json:"paused,omitempty"` // sending to its domain is
+	Warned     bool         `json:"warned"`           // the sender has been told that it is late
+	LastAnswer string       `json:"last_answer"`      // of the newest attempt, on one line; empty before the first
+	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
 }
 
@@ -144,7 +146,8 @@ type Status struct {
 	Open    []ServiceStats `json:"connections"`
 	Errors  []string       `json:"errors"` // what could not be found out
 
-	HeldUsers []string `json:"held_users,omitempty"` // over their limits, see Holds
+	HeldUsers []string       `json:"held_users,omitempty"` // over their limits, see Holds
+	Paused    []orders.Pause `json:"paused,omitempty"`
 }
 
 // Disk is the file system of the data directory, in octets.
@@ -174,8 +177,9 @@ type Totals struct {
 	Items      int       `json:"items"`    // letters, one for each domain they go to
 	Messages   int       `json:"messages"` // letters
 	Recipients int       `json:"recipients"`
-	Size       int64     `json:"size"` // octets of the letters, each counted once
-	Held       int       `json:"held"` // items
+	Size       int64     `json:"size"`             // octets of the letters, each counted once
+	Held       int       `json:"held"`             // items
+	Paused     int       `json:"paused,omitempty"` // items that are not held and rest
 	Oldest     time.Time `json:"oldest,omitzero"`
 	NextDue    time.Time `json:"next_due,omitzero"`
 
@@ -193,6 +197,8 @@ func (t *Totals) Add(it Item) {
 	}
 	if it.Held {
 		t.Held++
+	} else if it.Paused {
+		t.Paused++
 	} else if t.NextDue.IsZero() || it.Next.Before(t.NextDue) {
 		t.NextDue = it.Next
 	}

@@ -43,6 +43,7 @@ type Intake struct {
 	dns     relay.Resolver
 	suggest func(relay.Domain) (relay.Domain, bool)
 	quota   Quota
+	closed  func() bool
 	success func(ctx context.Context, env relay.Envelope, head []byte)
 	lookups chan struct{} // one for each domain being asked about
 }
@@ -60,6 +61,8 @@ type Options struct {
 	Suggest func(relay.Domain) (relay.Domain, bool)
 	// Quota bounds what each login may send elsewhere; nil: nothing does.
 	Quota Quota
+	// Closed says whether the operator lets the front door rest; nil: never.
+	Closed func() bool
 	// Success is told, before the client hears its 250, of a letter that lies in mailboxes here and
 	// whose sender wants to know (RFC 3461 §4.1): env.Rcpts are those he asked about, head is the
 	// beginning of the letter. nil: nobody is.
@@ -76,7 +79,7 @@ func New(o Options) *Intake {
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
-		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, success: o.Success, lookups: make(chan struct{}, maxLookups),
+		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }
 
@@ -90,12 +93,17 @@ const (
 // Set puts new settings in force for transactions that begin from now on.
 func (in *Intake) Set(s Settings) { in.settings.Store(&s) }
 
-// Begin implements relay.Acceptor. It refuses with 530 5.7.0 on the submission ports before a
+// Begin implements relay.Acceptor. It refuses with 451 4.3.2 while the operator lets the door rest, 530 5.7.0 on the submission ports before a
 // login, with 550 5.7.1 a sender that is not the login's own, and with 452 4.3.1 while the disk
 // is nearly full.
 func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p relay.MailParams) (relay.Transaction, error) {
 	s := in.settings.Load()
 	o.Trusted = s.Directory.Trusts(o.Client.Addr())
+	if in.closed != nil && in.closed() {
+		err := relay.Refuse("intake: begin", 451, "4.3.2", "we take no mail just now, please try again later")
+		in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})
+		return nil, err
+	}
 	if d := s.device(o); d != nil {
 		if err := d.begin(&o, &from); err != nil {
 			in.begin(s, relay.Envelope{From: from, Origin: o}).refused(err, relay.Address{})

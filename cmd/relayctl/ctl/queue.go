@@ -19,7 +19,7 @@ The filters --to, --from and --domain take * for any characters and ? for any on
 
 func (a *app) queue() *cobra.Command {
 	cmd := a.group("queue", "Show and change the mail that waits", queueLong)
-	cmd.AddCommand(a.queueLs(), a.queueShow(), a.queueCheck(), a.queueRepair(), a.queueWhy(), a.queueShape())
+	cmd.AddCommand(a.queueLs(), a.queueShow(), a.queueCheck(), a.queueRepair(), a.queueWhy(), a.queueShape(), a.queuePause(false), a.queuePause(true))
 	for _, v := range queueVerbs {
 		cmd.AddCommand(a.queueChange(v))
 	}
@@ -70,6 +70,9 @@ func (a *app) summary(t admin.Totals) string {
 		count(t.Recipients, "recipient"), size(t.Size), span(a.Now().Sub(t.Oldest)))
 	if t.Held > 0 {
 		s += fmt.Sprintf(", %d held", t.Held)
+	}
+	if t.Paused > 0 {
+		s += fmt.Sprintf(", %d paused", t.Paused)
 	}
 	return s
 }

@@ -66,6 +66,7 @@ func (a *app) list(ctx context.Context, f admin.Filter, order string, reverse bo
 		return err
 	}
 	defer s.close()
+	a.notePauses(ctx, s)
 	out := a.newListing()
 	defer out.lines.flush()
 	out.keep = order != "age" || reverse
@@ -175,11 +176,11 @@ func (l *listing) print(it admin.Item) error {
 		answer = red
 	}
 	when := plain
-	if it.Held {
+	if it.Held || it.Paused {
 		when = yellow
 	}
 	l.table.add([]string{string(it.ID), span(now.Sub(it.Accepted)), size(it.Size), strconv.Itoa(it.Attempts),
-		next(it.Next, now, it.Held), sender(it.From), recipients(it.To), printable(it.LastAnswer)},
+		restingNext(it, now), sender(it.From), recipients(it.To), printable(it.LastAnswer)},
 		plain, plain, plain, plain, when, plain, plain, answer)
 	return l.table.err
 }

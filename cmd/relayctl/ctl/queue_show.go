@@ -115,7 +115,11 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 	for _, it := range items {
 		b.WriteByte('\n')
 		state := next(it.Next, a.Now(), it.Held)
-		if !it.Held {
+		switch {
+		case it.Held:
+		case it.Paused:
+			state = "paused"
+		default:
 			state = "next " + state
 		}
 		line("to", "%s: %s, %s%s", it.Domain, count(it.Attempts, "attempt"), state,

@@ -97,6 +97,10 @@ func (a *app) reasons(it admin.Item, plan *queue.Schedule) reasons {
 		r.Then = "It is not tried until somebody lets it go: relayctl queue release " + it.Key()
 		return r
 	}
+	if it.Paused {
+		r.Then = "Sending to " + string(it.Domain) + " is paused: it is not tried until somebody says relayctl queue resume"
+		return r
+	}
 	r.At = it.Next
 	r.Then = a.nextAttempt(it)
 	if plan == nil {

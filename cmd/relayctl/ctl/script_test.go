@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"relayd/queue"
 	"relayd/relay"
 	"relayd/relay/admin"
+	"relayd/relay/orders"
 )
 
 func TestMain(m *testing.M) {
@@ -106,8 +108,12 @@ func (s *stage) start() error {
 	metrics.Connected("smtp")
 	metrics.Bytes("smtp", 1500, 300)
 	metrics.Message("accepted")
+	book, err := orders.Open(s.dir+"/orders", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
 	s.server = admin.NewServer(admin.Config{DataDir: s.dir, Queue: s.queue, Bouncer: bouncer{s.queue},
-		Metrics: metrics, About: about, Reload: s.reload})
+		Metrics: metrics, About: about, Reload: s.reload, Orders: book})
 	s.running.Go(func() { s.server.Serve(context.Background(), ln) })
 	return nil
 }

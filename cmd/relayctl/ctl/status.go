@@ -52,6 +52,9 @@ func (a *app) describeStatus(st admin.Status) string {
 	for _, c := range st.Certificates {
 		line("certificate", "%s", a.describeCertificate(c))
 	}
+	for _, p := range st.Paused {
+		line("paused", "%s", a.describePause(p))
+	}
 	for _, u := range st.HeldUsers {
 		line("held", "%s, who wrote too much: relayctl user release or purge", u)
 	}

@@ -14,10 +14,14 @@ import (
 	"relayd/config"
 	"relayd/queue"
 	"relayd/relay/admin"
+	"relayd/relay/orders"
 )
 
 // devName instead of a file name means the development office of relayd --dev.
 const devName = "dev"
+
+// ordersFile, in the data directory, keeps what is paused.
+const ordersFile = "orders"
 
 // devData is where relayd --dev keeps its data, below the folder it is started in.
 const devData = "data"
@@ -78,7 +82,8 @@ type store interface {
 // source is a queue to read.
 type source struct {
 	store
-	close func()
+	close  func()
+	pauses func(context.Context) ([]orders.Pause, error)
 	// files says that no daemon runs and the files themselves are read. While they are open no
 	// daemon can start, so nothing that may wait for the reader of stdout happens meanwhile.
 	files bool
@@ -92,7 +97,7 @@ func (a *app) open() (source, error) {
 	}
 	c, err := admin.Dial(dir)
 	if err == nil {
-		return source{store: c, close: c.Close}, nil
+		return source{store: c, pauses: c.Pauses, close: c.Close}, nil
 	}
 	if !errors.Is(err, admin.ErrNotRunning) {
 		return source{}, err
@@ -105,7 +110,13 @@ func (a *app) open() (source, error) {
 		return source{}, fmt.Errorf("relayd is not running, and its queue cannot be read: %w", err)
 	}
 	a.note("relayd is not running: reading the queue in %s", dir)
-	return source{store: admin.NewReader(view), close: sync.OnceFunc(func() { view.Close() }), files: true}, nil
+	reader := admin.NewReader(view)
+	pauses, err := orders.Read(filepath.Join(dir, ordersFile))
+	if err != nil {
+		a.note("what is paused cannot be read: %v", err)
+	}
+	reader.Pauses = func() []orders.Pause { return pauses }
+	return source{store: reader, pauses: func(context.Context) ([]orders.Pause, error) { return pauses, nil }, close: sync.OnceFunc(func() { view.Close() }), files: true}, nil
 }
 
 func noQueue(dir string) error {
