@@ -125,7 +125,8 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 		it := &items[i]
 		it.Attempts = 1
 		it.Next, _ = q.schedule.Next(it.Accepted, 1, now, it.ID)
-		e.fresh, e.begun = false, nanos(it.Next)
+		e.fresh, e.begun, e.scheduled = false, nanos(it.Next), false
+		it.Scheduled = false
 		e.next = q.clock.at(now) + int64(it.Next.Sub(now))
 		it.Next = it.Next.UTC().Round(0)
 	}

@@ -43,16 +43,17 @@ type dest struct {
 
 // entry is one item.
 type entry struct {
-	letter *letter
-	dest   *dest
-	due    int64 // when it competes to be taken; while taken, when it counts as forgotten
-	next   int64 // when it is due by its record, or by begun
-	at     int32
-	held   bool
-	taken  bool
-	gone   bool
-	fresh  bool  // came after Open, and has never been taken
-	begun  int64 // by the first attempt, while its record knows nothing of it: nanoseconds since 1970; or 0
+	letter    *letter
+	dest      *dest
+	due       int64 // when it competes to be taken; while taken, when it counts as forgotten
+	next      int64 // when it is due by its record, or by begun
+	at        int32
+	held      bool
+	taken     bool
+	gone      bool
+	scheduled bool  // next was set by an operator
+	fresh     bool  // came after Open, and has never been taken
+	begun     int64 // by the first attempt, while its record knows nothing of it: nanoseconds since 1970; or 0
 }
 
 func (e *entry) key() Key { return Key{e.letter.id, e.dest.domain} }
@@ -95,7 +96,7 @@ func (x *index) add(k Key, h header, next int64) *entry {
 		d = &dest{domain: k.Domain, at: out}
 		x.dests[k.Domain] = d
 	}
-	e := &entry{letter: l, dest: d, due: next, next: next, at: out, held: h.held}
+	e := &entry{letter: l, dest: d, due: next, next: next, at: out, held: h.held, scheduled: h.scheduled}
 	at, _ := l.find(k.Domain)
 	l.entries = slices.Insert(l.entries, at, e)
 	d.items++
@@ -237,6 +238,17 @@ type clock struct{ base time.Time }
 func (c clock) at(now time.Time) int64      { return int64(now.Sub(c.base)) }
 func (c clock) time(at int64) time.Time     { return c.base.Add(time.Duration(at)) }
 func (c clock) in(wait time.Duration) int64 { return c.at(time.Now()) + int64(wait) }
+
+// MaxScheduled is how far ahead an operator may set the next attempt.
+const MaxScheduled = 30 * 24 * time.Hour
+
+// longest bounds the wait of an item whose schedule waits for longest at most.
+func (h header) longest(longest time.Duration) time.Duration {
+	if h.scheduled {
+		return max(longest, MaxScheduled)
+	}
+	return longest
+}
 
 // wait is how long from now an item waits whose record says next. The clock may have been set
 // since the record was written: nobody waits longer than the schedule ever asks.

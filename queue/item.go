@@ -12,13 +12,14 @@ import (
 type Item struct {
 	relay.Envelope                // Rcpts are those of Domain that are still pending
 	Domain         relay.Domain   `json:"domain"`
-	Attempts       int            `json:"attempts"` // attempts begun, the present one included
-	Next           time.Time      `json:"next"`     // when it is due (again)
-	Held           bool           `json:"held"`     // an operator, or Hold, keeps it from being taken
-	Warned         bool           `json:"warned"`   // the sender has been told of the delay
-	Told           time.Time      `json:"told"`     // when, the last time; zero of those warned by older versions
-	Last           []relay.Result `json:"last"`     // the newest result of each pending recipient that has one
-	Done           []relay.Result `json:"done"`     // final results, of recipients no longer pending
+	Attempts       int            `json:"attempts"`           // attempts begun, the present one included
+	Next           time.Time      `json:"next"`               // when it is due (again)
+	Held           bool           `json:"held"`               // an operator, or Hold, keeps it from being taken
+	Scheduled      bool           `json:"scheduled,omitzero"` // an operator set Next, which may lie further off than a Schedule asks
+	Warned         bool           `json:"warned"`             // the sender has been told of the delay
+	Told           time.Time      `json:"told"`               // when, the last time; zero of those warned by older versions
+	Last           []relay.Result `json:"last"`               // the newest result of each pending recipient that has one
+	Done           []relay.Result `json:"done"`               // final results, of recipients no longer pending
 }
 
 // Key is the name of the item.

@@ -97,7 +97,7 @@ func (q *Queue) loadIndex() (bad map[string]error, complete bool, err error) {
 	q.index = newIndex(<-items)
 	now, longest := time.Now(), q.schedule.Longest()
 	for b := range full {
-		q.enterRaw(b, bad, func(id relay.ID, h header) int64 { return int64(wait(q.dueAtOpening(id, h), now, longest)) })
+		q.enterRaw(b, bad, func(id relay.ID, h header) int64 { return int64(wait(q.dueAtOpening(id, h), now, h.longest(longest))) })
 		select {
 		case empty <- b:
 		default:

@@ -77,6 +77,9 @@ func (t *tx) patch(k Key, old []byte, h header) error {
 	if h.warned {
 		b[1] |= flagWarned
 	}
+	if h.scheduled {
+		b[1] |= flagScheduled
+	}
 	binary.BigEndian.PutUint32(b[6:], h.attempts)
 	binary.BigEndian.PutUint64(b[10:], uint64(h.next))
 	binary.BigEndian.PutUint32(b[2:], recordSum(k.String(), b))

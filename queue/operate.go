@@ -19,7 +19,7 @@ type verb func(h *header) bool
 // Retry makes items due now. Held ones stay held and are not counted.
 func (q *Queue) Retry(ctx context.Context, f Filter) (int, error) {
 	return q.change(ctx, "retry", f, func(h *header) bool {
-		h.next = time.Now().UnixNano()
+		h.next, h.scheduled = time.Now().UnixNano(), false
 		return !h.held
 	})
 }
@@ -37,8 +37,20 @@ func (q *Queue) Hold(ctx context.Context, f Filter) (int, error) {
 func (q *Queue) Release(ctx context.Context, f Filter) (int, error) {
 	return q.change(ctx, "release", f, func(h *header) bool {
 		was := h.held
-		h.held, h.next = false, time.Now().UnixNano()
+		h.held, h.next, h.scheduled = false, time.Now().UnixNano(), false
 		return was
+	})
+}
+
+// Reschedule sets when items are tried next, MaxScheduled from now at most; from then on their
+// Schedule goes on as ever. Held ones are not changed: a release makes them due at once.
+func (q *Queue) Reschedule(ctx context.Context, f Filter, at time.Time) (int, error) {
+	if time.Until(at) > MaxScheduled {
+		return 0, fmt.Errorf("queue: schedule: %w: %v", ErrTooFar, at)
+	}
+	return q.change(ctx, "schedule", f, func(h *header) bool {
+		h.next, h.scheduled = at.UnixNano(), true
+		return !h.held
 	})
 }
 
@@ -134,8 +146,12 @@ func (c *change) publish(x *index) {
 			h := c.heads[i]
 			e.begun = 0
 			x.mark(e, h.held, e.taken)
-			if next := wait(time.Unix(0, h.next), now, longest); next == 0 {
+			e.scheduled = h.scheduled
+			switch next := wait(time.Unix(0, h.next), now, h.longest(longest)); {
+			case next == 0:
 				e.next = c.q.clock.at(now)
+			case h.scheduled:
+				e.next = c.q.clock.at(now) + int64(next)
 			}
 			if !e.taken {
 				e.due = e.next

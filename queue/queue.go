@@ -24,6 +24,10 @@ type Options struct {
 	Flush    *durable.Flusher // of the file system the directory is on; nil: one of our own
 	Log      *slog.Logger     // nil: nothing is logged
 
+	// Hold says why a new item is held from the start, though its envelope asks for no hold; empty:
+	// it is not. It must not wait. nil: none is.
+	Hold func(it *Item) string
+
 	// Step is told what is done of a commit, a Take and a Settle; tests crash there, nil elsewhere.
 	Step func(name string)
 }
@@ -39,6 +43,7 @@ type Queue struct {
 	lock   *os.File
 	spares *spares
 	step   func(name string)
+	hold   func(it *Item) string
 
 	ownFlush bool
 	crashed  bool // the process that had the queue before us died
@@ -63,7 +68,7 @@ type Queue struct {
 func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
-		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step,
+		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step, hold: o.Hold,
 		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if q.log == nil {

@@ -17,7 +17,7 @@ import (
 // that Open reads 20,000 records without decoding one line of JSON.
 //
 //	 0  version, 1
-//	 1  flags: 1 held, 2 warned
+//	 1  flags: 1 held, 2 warned, 4 next was set by an operator
 //	 2  CRC-32C of the key and of everything from octet 6 on, and of octets 0 and 1
 //	 6  attempts, 32 bits; big endian like all numbers here
 //	10  next, nanoseconds since 1970, 64 bits
@@ -28,8 +28,9 @@ const (
 	recordVersion = 1
 	headerLen     = 30
 
-	flagHeld   = 1
-	flagWarned = 2
+	flagHeld      = 1
+	flagWarned    = 2
+	flagScheduled = 4
 )
 
 // errRecord is what decoding says of a record that is not as it was written.
@@ -40,6 +41,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // header is the part of a record that the index keeps or needs.
 type header struct {
 	held, warned bool
+	scheduled    bool
 	attempts     uint32
 	next         int64
 	size         int64
@@ -68,6 +70,9 @@ func encode(it *Item, sum uint32) ([]byte, error) {
 	if it.Warned {
 		b[1] |= flagWarned
 	}
+	if it.Scheduled {
+		b[1] |= flagScheduled
+	}
 	binary.BigEndian.PutUint32(b[6:], uint32(min(max(it.Attempts, 0), math.MaxInt32)))
 	binary.BigEndian.PutUint64(b[10:], uint64(nanos(it.Next)))
 	binary.BigEndian.PutUint64(b[18:], uint64(it.Size))
@@ -88,14 +93,15 @@ func decodeHeader[K string | []byte](key K, b []byte) (header, error) {
 		return header{}, fmt.Errorf("%w: wrong checksum", errRecord)
 	}
 	h := header{
-		held:     b[1]&flagHeld != 0,
-		warned:   b[1]&flagWarned != 0,
-		attempts: binary.BigEndian.Uint32(b[6:]),
-		next:     int64(binary.BigEndian.Uint64(b[10:])),
-		size:     int64(binary.BigEndian.Uint64(b[18:])),
-		sum:      binary.BigEndian.Uint32(b[26:]),
+		held:      b[1]&flagHeld != 0,
+		warned:    b[1]&flagWarned != 0,
+		scheduled: b[1]&flagScheduled != 0,
+		attempts:  binary.BigEndian.Uint32(b[6:]),
+		next:      int64(binary.BigEndian.Uint64(b[10:])),
+		size:      int64(binary.BigEndian.Uint64(b[18:])),
+		sum:       binary.BigEndian.Uint32(b[26:]),
 	}
-	if b[1]&^(flagHeld|flagWarned) != 0 || h.attempts > math.MaxInt32 || h.size < 0 {
+	if b[1]&^(flagHeld|flagWarned|flagScheduled) != 0 || h.attempts > math.MaxInt32 || h.size < 0 {
 		return header{}, fmt.Errorf("%w: impossible values", errRecord)
 	}
 	return h, nil
@@ -116,7 +122,7 @@ func decode(key Key, b []byte) (Item, header, error) {
 	}
 	it := Item{
 		Envelope: rec.Envelope, Domain: key.Domain, Told: rec.Told, Last: rec.Last, Done: rec.Done,
-		Attempts: int(h.attempts), Next: time.Unix(0, h.next).UTC(), Held: h.held, Warned: h.warned,
+		Attempts: int(h.attempts), Next: time.Unix(0, h.next).UTC(), Held: h.held, Warned: h.warned, Scheduled: h.scheduled,
 	}
 	it.Size = h.size
 	return it, h, nil

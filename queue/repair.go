@@ -211,7 +211,7 @@ func (q *Queue) reindex() error {
 	defer q.mu.Unlock()
 	now, longest := time.Now(), q.schedule.Longest()
 	q.index.rebuild(heads, func(h header) int64 {
-		return q.clock.at(now) + int64(wait(time.Unix(0, h.next), now, longest))
+		return q.clock.at(now) + int64(wait(time.Unix(0, h.next), now, h.longest(longest)))
 	})
 	return nil
 }
@@ -233,6 +233,7 @@ func (x *index) rebuild(heads map[Key]header, due func(header) int64) {
 			}
 			l.size = h.size
 			x.mark(e, h.held, e.taken)
+			e.scheduled = h.scheduled
 			if e.next = due(h); !e.taken {
 				e.due = e.next
 			}

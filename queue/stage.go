@@ -95,6 +95,7 @@ func (s *staged) commit(ctx context.Context) error {
 		return err
 	}
 	items := split(s.env)
+	s.q.holdNew(items)
 	records, err := encodeAll(items, s.body.sum.Sum32())
 	if err != nil {
 		return err
@@ -116,6 +117,20 @@ func (s *staged) commit(ctx context.Context) error {
 			}
 		},
 	})
+}
+
+// holdNew holds what the operator has ordered to be held.
+func (q *Queue) holdNew(items []*Item) {
+	if q.hold == nil {
+		return
+	}
+	for _, it := range items {
+		if it.Held {
+			continue
+		}
+		it.Hold = q.hold(it)
+		it.Held = it.Hold != ""
+	}
 }
 
 func encodeAll(items []*Item, sum uint32) ([][]byte, error) {

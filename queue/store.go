@@ -24,6 +24,8 @@ var (
 	ErrDamaged = errors.New("damaged")
 	// ErrNotFound: there is no such item, or no longer.
 	ErrNotFound = errors.New("not in the queue")
+	// ErrTooFar: no attempt can be put off for so long.
+	ErrTooFar = errors.New("further off than 30 days")
 	// ErrClosed: the Queue has been closed.
 	ErrClosed = errors.New("the queue is closed")
 )

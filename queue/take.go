@@ -145,6 +145,7 @@ func (t *taking) apply(tx *tx) error {
 		it.Attempts++
 		it.Next, _ = schedule.Next(it.Accepted, it.Attempts, t.now, it.ID)
 		h.attempts, h.next = uint32(it.Attempts), nanos(it.Next)
+		h.scheduled, it.Scheduled = false, false
 		if err := tx.patch(k, old, h); err != nil {
 			return err
 		}
@@ -157,7 +158,7 @@ func (t *taking) publish(x *index) {
 	isTaken := make(map[*entry]bool, len(t.taken))
 	for i, e := range t.taken {
 		isTaken[e] = true
-		e.fresh, e.begun = false, 0
+		e.fresh, e.begun, e.scheduled = false, 0, false
 		e.next = t.q.clock.at(t.now) + int64(t.items[i].Next.Sub(t.now))
 		t.items[i].Next = t.items[i].Next.UTC().Round(0)
 	}
@@ -214,6 +215,7 @@ func (s *settling) apply(tx *tx) error {
 	case err != nil:
 		return err
 	}
+	it.Scheduled = it.Scheduled && it.Next.After(time.Now())
 	if s.warned {
 		it.Warned, it.Told = true, time.Now().UTC().Round(0)
 	}

@@ -169,7 +169,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		mail.SetStep(step)
 	}
 	h.queue, err = queue.Open(filepath.Join(cfg.DataDir, "queue"),
-		queue.Options{Schedule: schedule(cfg), Flush: flush, Log: h.log, Step: step})
+		queue.Options{Hold: h.holdNew, Schedule: schedule(cfg), Flush: flush, Log: h.log, Step: step})
 	if err != nil {
 		return err
 	}
@@ -265,6 +265,11 @@ func minFree(cfg *config.Config) int64 {
 		return cfg.Limits.MinFreeDisk.Bytes
 	}
 	return cfg.Limits.MinFreeDisk.Of(int64(st.Blocks) * st.Bsize)
+}
+
+// holdNew says by which of the operator's rules an item is held.
+func (h *house) holdNew(it *queue.Item) string {
+	return h.orders.Hold(it.From, it.Domain, it.Rcpts)
 }
 
 // setIntake puts the config's domains and limits in force at the front door.

@@ -13,6 +13,7 @@ import (
 	"relayd/queue"
 	"relayd/relay"
 	"relayd/relay/intake"
+	"relayd/relay/orders"
 	"relayd/relay/quota"
 )
 
@@ -113,7 +114,7 @@ func (f fuse) Release(ctx context.Context, user relay.Address) (items int, held 
 	chosen := queue.Filter{Keys: []queue.Key{}}
 	for it, err := range f.h.queue.List(ctx, queue.Filter{User: user.String(), Held: &yes}) {
 		// An item that cannot be read is the daemon's to mend; what an operator held by hand stays.
-		if err == nil && it.Hold != "" {
+		if err == nil && it.Hold != "" && !orders.IsRule(it.Hold) {
 			chosen.Keys = append(chosen.Keys, it.Key())
 		}
 	}

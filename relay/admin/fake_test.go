@@ -87,7 +87,10 @@ func (m *memory) do(verb string, f queue.Filter) (int, error) {
 func (m *memory) Retry(_ context.Context, f queue.Filter) (int, error)   { return m.do("retry", f) }
 func (m *memory) Hold(_ context.Context, f queue.Filter) (int, error)    { return m.do("hold", f) }
 func (m *memory) Release(_ context.Context, f queue.Filter) (int, error) { return m.do("release", f) }
-func (m *memory) Drop(_ context.Context, f queue.Filter) (int, error)    { return m.do("drop", f) }
+func (m *memory) Reschedule(_ context.Context, f queue.Filter, _ time.Time) (int, error) {
+	return m.do("schedule", f)
+}
+func (m *memory) Drop(_ context.Context, f queue.Filter) (int, error) { return m.do("drop", f) }
 func (m *memory) Bounce(_ context.Context, f queue.Filter, reason string) (int, error) {
 	return m.do("bounce "+reason, f)
 }

@@ -156,6 +156,9 @@ func (s *Server) changeQueue(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	if verb == "schedule" {
+		act = s.reschedule(order.At)
+	}
 	n, err := act(r.Context(), f, order.Reason)
 	s.log.Info("operator changed the queue", "verb", verb, "count", n, "err", err)
 	if err != nil {
@@ -181,6 +184,8 @@ func (s *Server) verb(name string) (verb string, code int, act action) {
 		return name, 0, plain(s.cfg.Queue.Release)
 	case "drop":
 		return name, 0, plain(s.cfg.Queue.Drop)
+	case "schedule":
+		return name, 0, s.reschedule(time.Time{})
 	case "bounce":
 		if s.cfg.Bouncer == nil {
 			return name, http.StatusNotImplemented, nil
@@ -188,6 +193,20 @@ func (s *Server) verb(name string) (verb string, code int, act action) {
 		return name, 0, s.cfg.Bouncer.Bounce
 	}
 	return name, http.StatusNotFound, nil
+}
+
+// reschedule sets the next attempt. Without a time it is an error: an old client would not know.
+func (s *Server) reschedule(at time.Time) action {
+	return func(ctx context.Context, f queue.Filter, _ string) (int, error) {
+		if at.IsZero() {
+			return 0, refuse(http.StatusBadRequest, "schedule for when?")
+		}
+		n, err := s.cfg.Queue.Reschedule(ctx, f, at)
+		if errors.Is(err, queue.ErrTooFar) {
+			err = &Error{Code: http.StatusBadRequest, Message: "no attempt can be put off for more than 30 days", Hint: "relayctl queue hold keeps mail back until it is released"}
+		}
+		return n, err
+	}
 }
 
 // maxReason keeps an operator's reason to one header-sized line of the report.

@@ -14,6 +14,9 @@ type Orders interface {
 	Pauses() []orders.Pause
 	Pause(p orders.Pause) (was bool, err error)
 	Resume(p orders.Pause) (was bool, err error)
+	Rules() []orders.Rule
+	AddRule(r orders.Rule) (was bool, err error)
+	RemoveRule(r orders.Rule) (was bool, err error)
 }
 
 // Paused answers POST /v1/pause and /v1/resume.

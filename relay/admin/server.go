@@ -26,6 +26,7 @@ type Queue interface {
 	Hold(ctx context.Context, f queue.Filter) (int, error)
 	Release(ctx context.Context, f queue.Filter) (int, error)
 	Drop(ctx context.Context, f queue.Filter) (int, error)
+	Reschedule(ctx context.Context, f queue.Filter, at time.Time) (int, error)
 	Inspect(ctx context.Context) (queue.Report, error)
 	Repair(ctx context.Context) (queue.Repaired, error)
 }
@@ -157,6 +158,9 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)
 	mux.HandleFunc("GET /v1/pauses", s.listPauses)
+	mux.HandleFunc("GET /v1/holds", s.listRules)
+	mux.HandleFunc("POST /v1/holds", s.addRule)
+	mux.HandleFunc("POST /v1/holds/rm", s.removeRule)
 	mux.HandleFunc("POST /v1/pause", s.pause)
 	mux.HandleFunc("POST /v1/resume", s.resume)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)

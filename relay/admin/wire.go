@@ -100,8 +100,9 @@ func newRecipient(r relay.Result) Recipient {
 // that no slip of a script empties the queue.
 type Order struct {
 	Filter
-	All    bool   `json:"all,omitempty"`
-	Reason string `json:"reason,omitempty"` // bounce: what the sender is told; one line
+	All    bool      `json:"all,omitempty"`
+	Reason string    `json:"reason,omitempty"` // bounce: what the sender is told; one line
+	At     time.Time `json:"at,omitzero"`      // schedule: when it is tried next
 }
 
 // Done answers an Order.

@@ -68,6 +68,7 @@ const (
 // state is the whole book. It never changes: who orders makes a new one.
 type state struct {
 	Pauses []Pause `json:"pauses,omitempty"`
+	Rules  []Rule  `json:"rules,omitempty"`
 }
 
 // Book is all orders. Safe for many goroutines; asking costs no lock.
@@ -81,31 +82,31 @@ type Book struct {
 // with an error in the log, and sending rests: what had been stopped must not start by itself.
 func Open(path string, log *slog.Logger) (*Book, error) {
 	b := &Book{path: path}
-	s, err := Read(path)
+	s, err := read(path)
 	if errors.Is(err, errDamaged) {
 		log.Error("the operator's orders are damaged: sending is paused until relayctl queue resume --all",
 			"room", "orders", "file", path, "err", err, "kept", path+".damaged")
-		s = []Pause{{What: Sending, Since: time.Now().UTC().Truncate(time.Second), Reason: "the file of orders was damaged: see " + path + ".damaged"}}
+		s = &state{Pauses: []Pause{{What: Sending, Since: time.Now().UTC().Truncate(time.Second), Reason: "the file of orders was damaged: see " + path + ".damaged"}}}
 		if err = os.Rename(path, path+".damaged"); err == nil {
-			err = b.write(&state{Pauses: s})
+			err = b.write(s)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("orders: %w", err)
 	}
-	b.now.Store(&state{Pauses: s})
+	b.now.Store(s)
 	return b, nil
 }
 
 var errDamaged = errors.New("the file is damaged")
 
-// Read returns the pauses of the file at path, for somebody who only looks.
-func Read(path string) ([]Pause, error) {
+// Read returns the pauses and rules of the file at path, for somebody who only looks.
+func Read(path string) ([]Pause, []Rule, error) {
 	s, err := read(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.Pauses, nil
+	return s.Pauses, s.Rules, nil
 }
 
 func read(path string) (*state, error) {

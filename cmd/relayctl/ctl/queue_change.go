@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ type queueVerb struct {
 var queueVerbs = []queueVerb{
 	{"retry", "retrying", "Try now instead of at the next time", false},
 	{"hold", "held", "Keep from being tried until released", false},
+	{"schedule", "scheduled", "Set the time of the next attempt", false},
 	{"release", "released", "Let held mail go", false},
 	{"drop", "dropped", "Throw away without telling anybody", true},
 	{"bounce", "bounced", "Give up now and tell the sender", true},
@@ -36,6 +38,7 @@ type change struct {
 	yes    bool
 	dry    bool
 	reason string
+	at     time.Time
 }
 
 func (a *app) queueChange(v queueVerb) *cobra.Command {
@@ -49,12 +52,23 @@ where a filter chooses or the mail will be gone; --yes answers beforehand, and -
 much it is, with relayd stopped too.`,
 		Example: fmt.Sprintf("  relayctl queue %[1]s 0abcdefghjkmnpqr\n  relayctl queue %[1]s --domain partner.example --older 2h", v.name),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if v.name == "schedule" {
+				var err error
+				if args, err = c.takeTime(args); err != nil {
+					return err
+				}
+			}
 			order, err := c.order(cmd, args)
 			if err != nil {
 				return err
 			}
 			return c.run(cmd.Context(), order)
 		},
+	}
+	if v.name == "schedule" {
+		cmd.Use = "schedule AT [ID...]"
+		cmd.Long += "\n\nAT is +2h and the like, a time of today such as 18:30, or \"2026-03-01 18:30\"; 30 days ahead at most. From\nthat attempt on the configured pauses follow. Held mail is left alone."
+		cmd.Example = "  relayctl queue schedule +2h 0abcdefghjkmnpqr\n  relayctl queue schedule 18:30 --domain partner.example"
 	}
 	c.filter.register(cmd)
 	cmd.Flags().BoolVar(&c.all, "all", false, "everything in the queue")
@@ -64,6 +78,45 @@ much it is, with relayd stopped too.`,
 		cmd.Flags().StringVar(&c.reason, "reason", "", "what the sender is told, one `SENTENCE`")
 	}
 	return cmd
+}
+
+// takeTime takes the first argument for the time.
+func (c *change) takeTime(args []string) ([]string, error) {
+	if len(args) == 0 {
+		return nil, usage("relayctl queue schedule +2h ID", "queue schedule for when?")
+	}
+	var err error
+	if c.at, err = parseTime(args[0], c.Now()); err != nil {
+		return nil, usage("such as +2h, 18:30 or \"2026-03-01 18:30\"", "%v", err)
+	}
+	return args[1:], nil
+}
+
+// parseTime reads a time to come, by the clock of this machine.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if ahead, ok := strings.CutPrefix(s, "+"); ok {
+		d, err := parseAge(ahead)
+		return now.Add(d), err
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			y, m, d := now.Local().Date()
+			t = time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, time.Local)
+			if t.Before(now) {
+				return t, fmt.Errorf("%s has passed today", s)
+			}
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is not a time", s)
 }
 
 // order turns the command line into what is asked of relayd.
@@ -81,7 +134,7 @@ func (c *change) order(cmd *cobra.Command, ids []string) (admin.Order, error) {
 		return admin.Order{}, usage("name IDs, a filter such as --domain, or --all", "queue %s what?", c.name)
 	}
 	f.IDs = ids
-	return admin.Order{Filter: f, All: c.all, Reason: c.reason}, nil
+	return admin.Order{Filter: f, All: c.all, Reason: c.reason, At: c.at}, nil
 }
 
 // run asks where it must and has the order done.
@@ -175,7 +228,7 @@ func (c *change) inBatches(ctx context.Context, client *admin.Client, keys []str
 	bar := c.progress(len(keys), strings.ToLower(c.done))
 	for len(keys) > 0 {
 		n := min(changeBatch, len(keys))
-		changed, err := client.Change(ctx, c.name, admin.Order{Filter: admin.Filter{Keys: keys[:n]}, Reason: reason})
+		changed, err := client.Change(ctx, c.name, admin.Order{Filter: admin.Filter{Keys: keys[:n]}, Reason: reason, At: c.at})
 		done += changed
 		if err != nil {
 			return fmt.Errorf("%s %s, then: %w", c.done, count(done, "item"), err)

@@ -11,7 +11,7 @@ import (
 const rootLong = `relayctl looks after relayd: its queue, its users, its configuration.
 
 It talks to the running relayd over the socket control.sock in the data directory. While relayd
-does not run, queue ls, show, why, shape, check and repair open the queue themselves, and user works as always.
+does not run, queue ls, show, why, shape, check and repair and hold ls read the files themselves, and user works as always.
 
 Exit status: 0 done, 1 failed, 2 wrong usage.`
 
@@ -30,7 +30,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.dataFlag, "data-dir", "", "use the relayd whose data is in `DIR`, whatever the configuration says")
 	flags.BoolVar(&a.json, "json", false, "one JSON object a line, with stable names")
 	_ = root.MarkPersistentFlagDirname("data-dir")
-	root.AddCommand(a.queue(), a.schedule(), a.user(), a.auth(), a.devices(), a.sendmail(), a.status(), a.stats(), a.config(), a.reload(), a.version(), a.mail(), a.clientConfig())
+	root.AddCommand(a.queue(), a.hold(), a.schedule(), a.user(), a.auth(), a.devices(), a.sendmail(), a.status(), a.stats(), a.config(), a.reload(), a.version(), a.mail(), a.clientConfig())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

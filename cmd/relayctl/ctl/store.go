@@ -111,7 +111,7 @@ func (a *app) open() (source, error) {
 	}
 	a.note("relayd is not running: reading the queue in %s", dir)
 	reader := admin.NewReader(view)
-	pauses, err := orders.Read(filepath.Join(dir, ordersFile))
+	pauses, _, err := orders.Read(filepath.Join(dir, ordersFile))
 	if err != nil {
 		a.note("what is paused cannot be read: %v", err)
 	}

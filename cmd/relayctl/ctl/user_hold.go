@@ -10,6 +10,7 @@ import (
 	"relayd/config"
 	"relayd/relay"
 	"relayd/relay/admin"
+	"relayd/relay/orders"
 	"relayd/relay/users"
 )
 
@@ -130,7 +131,7 @@ func (c *change) overLimit(ctx context.Context, client *admin.Client, user relay
 			}
 			continue
 		}
-		if it.Hold != "" {
+		if it.Hold != "" && !orders.IsRule(it.Hold) {
 			keys = append(keys, it.Key())
 			t.Add(it)
 		}
