@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"relayd/queue"
+	"relayd/relay"
 	"relayd/relay/drop"
 )
 
@@ -46,6 +47,9 @@ type Config struct {
 	Logins  Logins
 	Holds   Holds
 	Orders  Orders
+	// Stage takes imported letters in; IsLocal says which recipients are not for it.
+	Stage   relay.Stager
+	IsLocal func(relay.Address) bool
 	Devices func() []Device
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
@@ -158,6 +162,8 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("POST /v1/auth/clear", s.clearLogins)
 	mux.HandleFunc("POST /v1/users/release", s.releaseUser)
 	mux.HandleFunc("GET /v1/pauses", s.listPauses)
+	mux.HandleFunc("GET /v1/export/{name...}", s.exportLetter)
+	mux.HandleFunc("POST /v1/import", s.importLetter)
 	mux.HandleFunc("GET /v1/holds", s.listRules)
 	mux.HandleFunc("POST /v1/holds", s.addRule)
 	mux.HandleFunc("POST /v1/holds/rm", s.removeRule)

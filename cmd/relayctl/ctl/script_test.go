@@ -113,7 +113,7 @@ func (s *stage) start() error {
 		return err
 	}
 	s.server = admin.NewServer(admin.Config{DataDir: s.dir, Queue: s.queue, Bouncer: bouncer{s.queue},
-		Metrics: metrics, About: about, Reload: s.reload, Orders: book})
+		Metrics: metrics, About: about, Reload: s.reload, Orders: book, Stage: s.queue})
 	s.running.Go(func() { s.server.Serve(context.Background(), ln) })
 	return nil
 }

@@ -77,6 +77,7 @@ type store interface {
 	List(ctx context.Context, f admin.Filter) iter.Seq2[admin.Item, error]
 	Get(ctx context.Context, name string) ([]admin.Item, error)
 	Body(ctx context.Context, name string) (io.ReadCloser, error)
+	Export(ctx context.Context, name string) (admin.Exported, error)
 }
 
 // source is a queue to read.
