@@ -217,6 +217,13 @@ func (d *Drain) claim(k queue.Key) bool {
 	return true
 }
 
+// Busy says whether somebody handles the item.
+func (d *Drain) Busy(k queue.Key) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.busy[k]
+}
+
 func (d *Drain) release(k queue.Key) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

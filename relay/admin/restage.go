@@ -122,17 +122,22 @@ func readOrderLine(in *bufio.Reader) ([]byte, error) {
 // restage takes a letter in under a new ID of its old age. When it returns one, the letter is
 // durable.
 func (s *Server) restage(ctx context.Context, order Import, letter io.Reader) (relay.ID, error) {
-	env := order.Envelope
-	if err := s.checkImport(ctx, env); err != nil {
+	if err := s.checkImport(ctx, order.Envelope); err != nil {
 		return "", err
 	}
+	return s.stageAnew(ctx, order, letter, "imported, and not released yet")
+}
+
+// stageAnew stages a letter under a new ID; held is why, where the order asks for a hold.
+func (s *Server) stageAnew(ctx context.Context, order Import, letter io.Reader, held string) (relay.ID, error) {
+	env := order.Envelope
 	now := time.Now()
 	if env.Accepted.IsZero() || env.Accepted.After(now) {
 		env.Accepted = now
 	}
 	env.ID, env.Hold = relay.NewID(env.Accepted), ""
 	if order.Held {
-		env.Hold = "imported, and not released yet"
+		env.Hold = held
 	}
 	size := env.Size
 	st, err := s.cfg.Stage.Stage(ctx, env)
@@ -155,15 +160,8 @@ func (s *Server) restage(ctx context.Context, order Import, letter io.Reader) (r
 }
 
 func (s *Server) checkImport(ctx context.Context, env relay.Envelope) error {
-	if len(env.Rcpts) == 0 {
-		return refuse(http.StatusBadRequest, "the letter has no recipients")
-	}
-	for _, rc := range env.Rcpts {
-		if rc.Addr.Domain == "" || !rc.Mailbox.IsNull() || s.cfg.IsLocal != nil && s.cfg.IsLocal(rc.Addr) {
-			e := refuse(http.StatusUnprocessableEntity, "%.80q is not for the queue: it is delivered here", rc.Addr.String())
-			e.Hint = "relayctl mail send takes a letter to a mailbox of ours"
-			return e
-		}
+	if err := s.notLocal(env); err != nil {
+		return err
 	}
 	if items, err := s.cfg.Queue.Get(ctx, env.ID); err == nil && slices.ContainsFunc(items, func(it queue.Item) bool {
 		return slices.ContainsFunc(env.Rcpts, func(rc relay.Recipient) bool {
@@ -173,6 +171,21 @@ func (s *Server) checkImport(ctx context.Context, env relay.Envelope) error {
 		e := refuse(http.StatusConflict, "%s still waits in this queue: it would be sent twice", env.ID)
 		e.Hint = "relayctl queue drop " + string(env.ID) + " first"
 		return e
+	}
+	return nil
+}
+
+// notLocal refuses recipients who are not for the queue: it would send their mail to ourselves.
+func (s *Server) notLocal(env relay.Envelope) error {
+	if len(env.Rcpts) == 0 {
+		return refuse(http.StatusBadRequest, "the letter has no recipients")
+	}
+	for _, rc := range env.Rcpts {
+		if rc.Addr.Domain == "" || !rc.Mailbox.IsNull() || s.cfg.IsLocal != nil && s.cfg.IsLocal(rc.Addr) {
+			e := refuse(http.StatusUnprocessableEntity, "%.80q is not for the queue: it is delivered here", rc.Addr.String())
+			e.Hint = "relayctl mail send takes a letter to a mailbox of ours"
+			return e
+		}
 	}
 	return nil
 }

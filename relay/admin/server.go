@@ -50,6 +50,8 @@ type Config struct {
 	// Stage takes imported letters in; IsLocal says which recipients are not for it.
 	Stage   relay.Stager
 	IsLocal func(relay.Address) bool
+	// Busy says whether an attempt at an item is under way.
+	Busy    func(queue.Key) bool
 	Devices func() []Device
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
@@ -164,6 +166,7 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/pauses", s.listPauses)
 	mux.HandleFunc("GET /v1/export/{name...}", s.exportLetter)
 	mux.HandleFunc("POST /v1/import", s.importLetter)
+	mux.HandleFunc("POST /v1/edit", s.edit)
 	mux.HandleFunc("GET /v1/holds", s.listRules)
 	mux.HandleFunc("POST /v1/holds", s.addRule)
 	mux.HandleFunc("POST /v1/holds/rm", s.removeRule)

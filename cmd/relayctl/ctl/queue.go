@@ -19,7 +19,7 @@ The filters --to, --from and --domain take * for any characters and ? for any on
 
 func (a *app) queue() *cobra.Command {
 	cmd := a.group("queue", "Show and change the mail that waits", queueLong)
-	cmd.AddCommand(a.queueLs(), a.queueShow(), a.queueCheck(), a.queueRepair(), a.queueWhy(), a.queueShape(), a.queuePause(false), a.queuePause(true), a.queueExport(), a.queueImport())
+	cmd.AddCommand(a.queueLs(), a.queueShow(), a.queueCheck(), a.queueRepair(), a.queueWhy(), a.queueShape(), a.queuePause(false), a.queuePause(true), a.queueExport(), a.queueImport(), a.queueEdit())
 	for _, v := range queueVerbs {
 		cmd.AddCommand(a.queueChange(v))
 	}

@@ -1,0 +1,109 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayd/relay/admin"
+)
+
+func (a *app) queueEdit() *cobra.Command {
+	c := &change{app: a, queueVerb: queueVerb{"edit", "edited", "Change the sender or a recipient of waiting mail", false}}
+	var newSender, newRcpt string
+	cmd := &cobra.Command{
+		Use: "edit [ID...]", Short: c.short,
+		Long: `edit gives waiting mail another sender, for reports, or another recipient. The letter itself is not
+touched. Each item goes on as a letter of its own, under a new ID and with the age it had; its attempts are
+counted from none. An item with an attempt under way is refused, and so is a recipient with a mailbox here:
+relayctl queue show --raw ID | relayctl mail send brings the letter there.
+
+Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls.`,
+		Example: "  relayctl queue edit 0abcdefghjkmnpqr --set-recipient bob@partner.exmaple=bob@partner.example\n  relayctl queue edit --from eve@ --set-sender postmaster@office.example",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			order, err := c.order(cmd, args)
+			if err != nil {
+				return err
+			}
+			edit := admin.Edit{Filter: order.Filter, All: c.all, Dry: c.dry}
+			if cmd.Flags().Changed("set-sender") {
+				sender := strings.TrimSpace(newSender)
+				if sender == "" {
+					return usage("<> is the sender of reports", "--set-sender is empty")
+				}
+				if sender == "<>" {
+					sender = ""
+				}
+				edit.Sender = &sender
+			}
+			if cmd.Flags().Changed("set-recipient") {
+				old, to, both := strings.Cut(newRcpt, "=")
+				if !both {
+					old, to = "", newRcpt
+				}
+				if edit.OldRcpt, edit.NewRcpt = strings.ToLower(old), to; to == "" || both && old == "" {
+					return usage("--set-recipient OLD=NEW, or NEW for all that are left", "--set-recipient lacks an address")
+				}
+			}
+			if edit.Sender == nil && edit.NewRcpt == "" {
+				return usage("--set-sender ADDRESS or --set-recipient OLD=NEW", "edit to what?")
+			}
+			return c.edit(cmd.Context(), edit)
+		},
+	}
+	c.filter.register(cmd)
+	cmd.Flags().StringVar(&newSender, "set-sender", "", "the new sender, an `ADDRESS`; <> for none")
+	cmd.Flags().StringVar(&newRcpt, "set-recipient", "", "`OLD=NEW`, or NEW in the place of all that are left")
+	cmd.Flags().BoolVar(&c.all, "all", false, "everything in the queue")
+	cmd.Flags().BoolVar(&c.dry, "dry-run", false, "change nothing, say how much would be")
+	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (c *change) edit(ctx context.Context, o admin.Edit) error {
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if len(o.IDs) == 0 && !o.Dry && !c.yes && c.interactive() {
+		would := o
+		would.Dry = true
+		n, err := client.Edit(ctx, would)
+		if err != nil {
+			return err
+		}
+		ok, err := c.confirm(ctx, fmt.Sprintf("edit %s?", count(n.Count, "item")))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("nothing was changed")
+		}
+	}
+	done, err := client.Edit(ctx, o)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(struct {
+			Verb string `json:"verb"`
+			admin.Edited
+			Dry bool `json:"dry_run,omitempty"`
+		}{"edit", done, o.Dry})
+	}
+	text := "edited " + count(done.Count, "item")
+	switch {
+	case done.Count == 0:
+		text = "nothing in the queue matches, or it is so already"
+	case o.Dry:
+		text = "edit would be for " + count(done.Count, "item")
+	}
+	for _, id := range done.IDs {
+		text += "\n" + string(id)
+	}
+	_, err = fmt.Fprintln(c.Stdout, text)
+	return err
+}
