@@ -38,6 +38,13 @@ type SecureResolver interface {
 	TLSA(ctx context.Context, host Domain, port uint16) (records []TLSA, name Domain, err error)
 }
 
+// SRV is one place where a service of a domain is (RFC 2782). An empty Target says that there is
+// none.
+type SRV struct {
+	Priority, Weight, Port uint16
+	Target                 Domain
+}
+
 // Resolver asks the DNS. relay/resolver implements it; delivery/mx, relay/smtpd and
 // relay/policy ask.
 type Resolver interface {

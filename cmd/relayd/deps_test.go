@@ -40,6 +40,8 @@ func packages(t *testing.T) (all []goPackage) {
 // meet through small interfaces that the caller declares, so that each can be read, tested and
 // replaced alone.
 var neighbours = map[string][]string{
+	"relay/policy":     {},
+	"relay/records":    {},
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},
 	"relay/listen":     {},
@@ -56,7 +58,7 @@ var neighbours = map[string][]string{
 	"relay/resolver":   {},
 	"relay/relaytest":  {},
 	// relay/orders: its pauses and rules are what the verbs carry.
-	"relay/admin":      {"queue", "relay/drop", "relay/orders"},
+	"relay/admin":      {"queue", "relay/records", "relay/drop", "relay/orders"},
 	"config":           {},
 	"queue":            {},
 	"delivery":         {"queue", "delivery/dsn"},
@@ -69,9 +71,9 @@ var neighbours = map[string][]string{
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	// relay/orders: with the daemon down it shows what rests.
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
-	"cmd/relayctl/ctl": {"relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
+	"cmd/relayctl/ctl": {"relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
-	"cmd/relayd": {"config", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
+	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 
@@ -112,6 +114,7 @@ var testHomes = map[string][]string{
 	"github.com/pelletier/go-toml/v2":  nil,
 	"github.com/emersion/go-smtp":      nil, // its client
 	"github.com/emersion/go-sasl":      nil,
+	"github.com/emersion/go-msgauth":   nil, // its verifier
 	"github.com/xdg-go/scram":          nil, // its client
 	"github.com/coreos/go-systemd/v22": {"cmd/relayd"},
 }

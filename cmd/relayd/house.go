@@ -30,6 +30,7 @@ import (
 	"relayd/relay/intake"
 	"relayd/relay/known"
 	"relayd/relay/orders"
+	"relayd/relay/policy"
 	"relayd/relay/quota"
 	"relayd/relay/resolver"
 	"relayd/relay/smtpd"
@@ -54,6 +55,8 @@ type house struct {
 	policies  *mtasts.Store
 	quota     *quota.Ledger
 	orders    *orders.Book
+	keys      *policy.Keys
+	fresh     *resolver.Resolver // without a cache
 	queue     *queue.Queue
 	intake    *intake.Intake
 	client    *mx.Client
@@ -134,6 +137,9 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	h.later(h.dns.Close)
+	if err := h.openKeys(cfg); err != nil {
+		return err
+	}
 	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
 	h.later(h.known.Close)
 	h.secured = known.Open(filepath.Join(cfg.DataDir, "tls-hosts"), h.log)
@@ -175,7 +181,8 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	}
 	h.later(h.queue.Close)
 	h.intake = intake.New(intake.Options{
-		Local: mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
+		Signer: signer{h.keys},
+		Local:  mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
 		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
 		Quota:  fuse{h}, Success: h.reportDelivered,
 	})
@@ -236,6 +243,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
+		Keys: keyring{h}, Records: h.checkRecords,
 	})
 	return nil
 }
@@ -244,7 +252,7 @@ func (h *house) about() admin.About {
 	cfg := h.config()
 	a := admin.About{
 		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
-		Certificates: h.shownCertificates(),
+		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(),
 	}
 	for _, l := range h.listeners {
 		if l.service != controlService {

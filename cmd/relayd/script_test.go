@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 //	talk FILE         play a dialogue octet by octet, see talk_test.go
 //	await FILE [N]    wait until N files match the pattern
 //	drained           wait until the queue is empty: a report comes before its letter is settled
+//	signed FILES N [END]  letters a remote keeps have N DKIM signatures, which all pass, by selectors with this END
 //
 // Files given to them have their $VARIABLES replaced.
 func TestScript(t *testing.T) {
@@ -55,6 +56,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": cmdDNS, "ca": cmdCA, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
 			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait, "drained": cmdDrained,
+			"signed": cmdSigned,
 		},
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"relayd/queue"
 	"relayd/relay"
 	"relayd/relay/drop"
+	"relayd/relay/records"
 )
 
 // Queue is what the operator does to the queue; *queue.Queue.
@@ -53,6 +54,10 @@ type Config struct {
 	// Busy says whether an attempt at an item is under way.
 	Busy    func(queue.Key) bool
 	Devices func() []Device
+	// Keys are those that sign letters; Records says which records a domain of ours should have in
+	// the DNS, and has.
+	Keys    Keys
+	Records func(context.Context, relay.Domain) ([]records.Line, error)
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
 	About  func() About
@@ -172,6 +177,9 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("POST /v1/holds/rm", s.removeRule)
 	mux.HandleFunc("POST /v1/pause", s.pause)
 	mux.HandleFunc("POST /v1/resume", s.resume)
+	mux.HandleFunc("GET /v1/dkim", s.listKeys)
+	mux.HandleFunc("POST /v1/dkim", s.changeKeys)
+	mux.HandleFunc("GET /v1/dns/{domain}", s.checkRecords)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
 	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)

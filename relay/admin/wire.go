@@ -118,6 +118,7 @@ type About struct {
 	Listeners    []Address     `json:"listeners"`
 	Certificates []Certificate `json:"certificates"`
 	MinFreeDisk  int64         `json:"min_free_disk"` // octets; mail is refused below
+	Warnings     []string      `json:"warnings,omitempty"`
 }
 
 // Address is one listener.

@@ -33,6 +33,7 @@ type Settings struct {
 // Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.
 type Intake struct {
 	local, foreign relay.Stager
+	signer         Signer
 	disk           *disk
 	log            *slog.Logger
 	settings       atomic.Pointer[Settings]
@@ -52,8 +53,10 @@ type Intake struct {
 type Options struct {
 	Local, Foreign relay.Stager // the maildirs and the queue
 	DataDir        string       // whose free space is watched
-	Log            *slog.Logger
-	Step           func(name string) // told what is done of an accept; tests crash there, nil elsewhere
+	// Signer signs what our own people and we send elsewhere; nil: nothing is signed.
+	Signer Signer
+	Log    *slog.Logger
+	Step   func(name string) // told what is done of an accept; tests crash there, nil elsewhere
 
 	// DNS is asked whether the domains our own people write to exist; nil: nobody is.
 	DNS relay.Resolver
@@ -75,7 +78,7 @@ func New(o Options) *Intake {
 		o.Step = func(string) {}
 	}
 	return &Intake{
-		local: o.Local, foreign: o.Foreign, disk: &disk{path: o.DataDir}, step: o.Step,
+		local: o.Local, foreign: o.Foreign, signer: o.Signer, disk: &disk{path: o.DataDir}, step: o.Step,
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),

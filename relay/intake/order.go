@@ -62,7 +62,7 @@ func (t *transaction) putInOrder(h header) (header, error) {
 		head = append(head, "\r\n"...) // see divider
 	}
 	ordered := scanHeader(head)
-	ordered.raw, ordered.rest, ordered.whole = head, h.raw[h.end:], true
+	ordered.raw, ordered.rest, ordered.end, ordered.whole = head, h.raw[h.end:], len(head), true
 	return ordered, nil
 }
 

@@ -135,6 +135,9 @@ func (t *transaction) accept(ctx context.Context, h header, body io.Reader, more
 			return 0, err
 		}
 	}
+	if err := t.seal(routes); err != nil {
+		return 0, err
+	}
 	t.in.step("accept: written")
 	for _, r := range routes {
 		if err := r.Commit(ctx); err != nil {
@@ -166,7 +169,7 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 		// A recipient's address makes no international letter of it for the others: delivery/mx
 		// looks at each.
 		foreign.UTF8 = t.env.UTF8 && (h.nonASCII || !foreign.From.IsASCII() || !isASCII(trace))
-		return open(ctx, routes, t.in.foreign, foreign, trace)
+		return t.openForeign(ctx, routes, foreign, h, trace)
 	}
 	return routes, nil
 }

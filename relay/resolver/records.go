@@ -132,6 +132,22 @@ func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) ([]relay.Domain, er
 	return names, nil
 }
 
+// SRV returns the places of a service, as answered (RFC 2782).
+func (r *Resolver) SRV(ctx context.Context, name string) ([]relay.SRV, error) {
+	rrs, err := r.lookup(ctx, name, dns.TypeSRV)
+	if err != nil {
+		return nil, err
+	}
+	var list []relay.SRV
+	for _, rr := range rrs {
+		srv := rr.(*dns.SRV)
+		// What is no name is "." or no place to go to, which is the same.
+		target, _ := relay.ParseDomain(srv.Target)
+		list = append(list, relay.SRV{Priority: srv.Priority, Weight: srv.Weight, Port: srv.Port, Target: target})
+	}
+	return list, nil
+}
+
 // address takes the address of an A or AAAA record; an IPv4 address inside IPv6 becomes itself,
 // so that nobody reaches 127.0.0.1 under another name.
 func address(rr dns.RR) (netip.Addr, bool) {

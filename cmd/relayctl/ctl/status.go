@@ -58,6 +58,9 @@ func (a *app) describeStatus(st admin.Status) string {
 	for _, u := range st.HeldUsers {
 		line("held", "%s, who wrote too much: relayctl user release or purge", u)
 	}
+	for _, w := range st.Warnings {
+		line("warning", "%s", w)
+	}
 	for _, e := range st.Errors {
 		line("trouble", "%s", e)
 	}
