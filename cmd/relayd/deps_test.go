@@ -40,7 +40,6 @@ func packages(t *testing.T) (all []goPackage) {
 // meet through small interfaces that the caller declares, so that each can be read, tested and
 // replaced alone.
 var neighbours = map[string][]string{
-	"relay/policy":     {},
 	"relay/records":    {},
 	"relay":            {}, // the words know nobody
 	"relay/durable":    {},
@@ -48,7 +47,8 @@ var neighbours = map[string][]string{
 	"relay/drop":       {},
 	"relay/sasl":       {},
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
-	"relay/intake":     {},
+	"relay/intake":     {"relay/policy"}, // policy finds, intake decides
+	"relay/policy":     {},
 	"relay/known":      {},
 	"relay/quota":      {},
 	"relay/orders":     {},
