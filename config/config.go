@@ -62,6 +62,7 @@ type Config struct {
 	Outbound   Outbound
 	SMTP       SMTP
 	Submission Submission
+	Policy     Policy
 	POP3       POP3
 	Log        Log
 	Routes     []Route // the first match wins; none: the MX records
@@ -114,6 +115,8 @@ type UserConfig struct {
 	// everybody of a domain.
 	SendAs    []relay.Address
 	SendAsAny bool // as anybody at all
+
+	JunkInPOP3 bool // shows the letters in its folder Junk too
 
 	RecipientsHour int // instead of Limits.UserRecipientsHour; 0: that
 	RecipientsDay  int
@@ -190,6 +193,21 @@ type Submission struct {
 	PlaintextAuth bool // clients in TrustNetworks may log in without TLS
 }
 
+// The values of Policy.Mode.
+const (
+	PolicyOff     = "off"
+	PolicyObserve = "observe"
+	PolicyEnforce = "enforce"
+)
+
+// Policy says what follows when a stranger's letter is not proven to be its author's.
+type Policy struct {
+	Mode string
+	// Except are senders that nothing follows for: domains, "*.example" for every name below one,
+	// and addresses in the form of NormalizeLocal.
+	Except []string
+}
+
 // POP3 says how the POP3 listeners behave.
 type POP3 struct {
 	IdleTimeout time.Duration // RFC 1939 §3 wants 10 minutes or more
@@ -247,6 +265,7 @@ func Default() *Config {
 		ACME:     ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
+		Policy:   Policy{Mode: PolicyEnforce},
 		POP3:     POP3{IdleTimeout: 10 * time.Minute, Undelete: 14 * 24 * time.Hour, Language: "en"},
 		Log:      Log{Format: LogText, Level: slog.LevelInfo},
 	}

@@ -21,6 +21,8 @@ type Envelope struct {
 	Size     int64       `json:"size"`               // octets of the body as spooled, CRLF line ends
 	Body8Bit bool        `json:"body_8bit,omitzero"` // contains octets above 127
 	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and the sender or the header uses it
+	Junk     bool        `json:"junk,omitzero"`      // goes into the folder Junk of its mailboxes; for the maildirs alone
+	Auth     string      `json:"auth,omitzero"`      // what relay/policy found: "spf=fail dkim=pass dmarc=pass"; empty: it was not asked
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
 	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
 }

@@ -15,11 +15,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdSend is `send [-to ADDR] [-from PATH] [-tls starttls|implicit] [-user NAME -password WORD]
+// cmdSend is `send [-at IP] [-to ADDR] [-from PATH] [-tls starttls|implicit] [-user NAME -password WORD]
 // -rcpt ADDR[,ADDR...] FILE`: it sends the file, whose line ends become CRLF, and prints the replies to MAIL, each RCPT
 // and the message, whose ID becomes $ID. It fails when the message is not accepted. `! send` wants a refusal.
 func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	fs := flag.NewFlagSet("send", flag.ContinueOnError)
+	at := fs.String("at", "", "")
 	to := fs.String("to", ts.Getenv("SMTP"), "")
 	from := fs.String("from", "writer@partner.example", "")
 	rcpts := fs.String("rcpt", "", "")
@@ -29,7 +30,7 @@ func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	secure := fs.String("tls", "", "")
 	ts.Check(fs.Parse(args))
 	body := toWire([]byte(ts.ReadFile(fs.Arg(0))))
-	d, err := dial(*to)
+	d, err := dialFrom(&net.TCPAddr{IP: net.ParseIP(*at)}, *to)
 	ts.Check(err)
 	defer d.Close()
 	d.hello(*secure)

@@ -166,7 +166,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 	}
 	h.later(flush.Close)
 	mail, err := maildir.Open(filepath.Join(cfg.DataDir, "mail"), string(cfg.Hostname), flush, h.log,
-		maildir.WithUndelete(cfg.POP3.Undelete), maildir.WithAlarm(h.warnOfEmptying))
+		maildir.WithUndelete(cfg.POP3.Undelete), maildir.WithAlarm(h.warnOfEmptying), maildir.WithJunk(h.showsJunk))
 	if err != nil {
 		return err
 	}
@@ -287,6 +287,7 @@ func (h *house) setIntake(cfg *config.Config) {
 		Limits:     intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
 		HideClient: cfg.Submission.HideClient,
 		Devices:    deviceRules(cfg),
+		Policy:     policyRules(cfg),
 		Routed:     func(d relay.Domain) bool { return hasRoute(cfg, d) },
 	})
 }

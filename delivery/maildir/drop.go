@@ -35,12 +35,13 @@ type Drop struct {
 	messages []relay.Message
 	client   netip.Addr // who reads
 	notes    []byte     // for the fetch log
+	junk     bool       // the letters in junkDir are shown too
 	closed   bool
 }
 
 type letter struct {
 	name
-	sub  string // "new" or "cur"; empty once removed
+	sub  string // "new" or "cur", perhaps in junkDir; empty once removed
 	time int64  // of delivery, in unix seconds
 	seen bool   // fetched in this session
 }
@@ -66,11 +67,14 @@ func (e *RemoveError) NotRemoved() []int { return e.Numbers }
 // size. Close it.
 func (s *Store) Maildrop(ctx context.Context, mailbox relay.Address) (*Drop, error) {
 	b := s.box(mailbox)
-	d := &Drop{store: s, box: b}
+	d := &Drop{store: s, box: b, junk: s.showsJunk != nil && s.showsJunk(mailbox)}
 	if err := d.acquire(); err != nil {
 		return nil, fmt.Errorf("maildir: open %s: %w", mailbox, err)
 	}
 	err := s.sweepBox(b)
+	if err == nil && d.junk {
+		err = s.sweepBox(s.folder(mailbox, junkDir))
+	}
 	if err == nil {
 		err = d.list(ctx)
 	}
@@ -171,7 +175,7 @@ func (d *Drop) add(ctx context.Context, l letter) error {
 // scan reads the names in new/ and cur/. new/ comes first: a letter that another program moves to
 // cur/ meanwhile is then seen twice rather than not at all.
 func (d *Drop) scan() (found []letter, err error) {
-	for _, sub := range []string{"new", "cur"} {
+	for _, sub := range d.subs() {
 		dir, err := os.Open(filepath.Join(d.box.dir, sub))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -300,7 +304,7 @@ func (d *Drop) Close() error {
 
 func (d *Drop) markSeen(l *letter) error {
 	return d.onFile(l, func(path string) error {
-		to := filepath.Join(d.box.dir, "cur", l.withSeen())
+		to := filepath.Join(d.box.dir, filepath.Dir(l.sub), "cur", l.withSeen())
 		if to == path {
 			return nil
 		}

@@ -54,9 +54,13 @@ type Staged struct {
 // Mailboxes that are named twice get the letter once. Errors are *relay.Failure.
 func (s *Store) Stage(_ context.Context, env relay.Envelope) (relay.Staged, error) {
 	st := &Staged{store: s, id: env.ID}
+	folder := ""
+	if env.Junk {
+		folder = junkDir
+	}
 	seen := map[*box]bool{}
 	for _, r := range env.Rcpts {
-		if b := s.box(r.Mailbox); !r.Mailbox.IsNull() && !seen[b] {
+		if b := s.folder(r.Mailbox, folder); !r.Mailbox.IsNull() && !seen[b] {
 			seen[b] = true
 			st.boxes = append(st.boxes, b)
 		}

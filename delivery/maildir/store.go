@@ -36,13 +36,22 @@ type Store struct {
 	loop sync.WaitGroup // what runs until Close
 
 	mu    sync.Mutex
-	boxes map[relay.Address]*box
+	boxes map[place]*box
+
+	showsJunk func(mailbox relay.Address) bool // see WithJunk
+}
+
+// place is a mailbox, or a folder of it.
+type place struct {
+	mailbox relay.Address
+	folder  string // ".Junk"; empty: the mailbox itself
 }
 
 // box is one mailbox.
 type box struct {
 	addr relay.Address
 	dir  string
+	over []string // of a folder, the directories above it up to the root's
 
 	mu      sync.Mutex
 	ready   bool     // its directories exist, as far as we know
@@ -67,7 +76,7 @@ func Open(root, hostname string, flush *durable.Flusher, log *slog.Logger, optio
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Store{
 		root: root, dev: dev, host: hostPart(hostname), flush: flush, log: log.With("room", "maildir"), step: func(string) {},
-		stop: stop, boxes: map[relay.Address]*box{},
+		stop: stop, boxes: map[place]*box{},
 	}
 	for _, o := range options {
 		o(s)
@@ -100,13 +109,21 @@ func (s *Store) Close() error {
 	return nil
 }
 
-func (s *Store) box(mailbox relay.Address) *box {
-	key := relay.Address{Local: fold(mailbox.Local), Domain: relay.Domain(fold(string(mailbox.Domain)))}
+func (s *Store) box(mailbox relay.Address) *box { return s.folder(mailbox, "") }
+
+// folder is a Maildir++ folder of a mailbox, or with "" the mailbox itself.
+func (s *Store) folder(mailbox relay.Address, name string) *box {
+	addr := relay.Address{Local: fold(mailbox.Local), Domain: relay.Domain(fold(string(mailbox.Domain)))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	key := place{addr, name}
 	b := s.boxes[key]
 	if b == nil {
-		b = &box{addr: mailbox, dir: Dir(s.root, key)}
+		dir := Dir(s.root, addr)
+		b = &box{addr: mailbox, dir: dir}
+		if name != "" {
+			b.dir, b.over = filepath.Join(dir, name), []string{filepath.Dir(dir)}
+		}
 		s.boxes[key] = b
 	}
 	return b
@@ -125,6 +142,14 @@ func (s *Store) prepare(b *box) error {
 			return err
 		}
 	}
+	if b.over != nil {
+		// Maildir++ knows a folder by this file.
+		f, err := os.OpenFile(filepath.Join(b.dir, "maildirfolder"), os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
 	dev, err := device(filepath.Join(b.dir, "new"))
 	if err != nil {
 		return err
@@ -133,7 +158,7 @@ func (s *Store) prepare(b *box) error {
 	// before it could.
 	b.ready, b.foreign = true, dev != s.dev
 	b.made++
-	b.parents = []string{b.dir, filepath.Dir(b.dir), s.root}
+	b.parents = append([]string{b.dir, filepath.Dir(b.dir), s.root}, b.over...)
 	return nil
 }
 

@@ -30,10 +30,12 @@ func (s *Store) sweep(ctx context.Context, boot string) {
 				return
 			}
 			dir := filepath.Join(s.root, domain, local)
-			if s.torn {
-				whole = s.setTornAside(dir) == nil && whole
+			for _, dir := range []string{dir, filepath.Join(dir, junkDir)} {
+				if s.torn {
+					whole = s.setTornAside(dir) == nil && whole
+				}
+				s.removeLitter(ctx, filepath.Join(dir, "tmp"))
 			}
-			s.removeLitter(ctx, filepath.Join(dir, "tmp"))
 		}
 	}
 	// Only now: a sweep that was cut short must be done again.

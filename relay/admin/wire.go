@@ -28,6 +28,7 @@ type Item struct {
 	LastAnswer string       `json:"last_answer"`      // of the newest attempt, on one line; empty before the first
 	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
+	Auth       string       `json:"auth,omitempty"` // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
 }
 
 // summary is an Item as a table needs it, without the two long fields: less than half the work of
@@ -61,7 +62,7 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 func NewItem(q queue.Item) Item {
 	it := Item{ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
-		Recipients: []Recipient{}, Origin: q.Origin}
+		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth}
 	if q.Held {
 		it.Hold = q.Hold
 	}

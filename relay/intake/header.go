@@ -27,6 +27,8 @@ type header struct {
 	from        []string // the values of From, of which there should be one
 	visible     string   // what To and Cc say, lower case
 	nonASCII    bool
+	list        bool   // a mailing list has sent it (RFC 2919)
+	results     bool   // there are Authentication-Results fields
 	subject     string // of the first Subject, at most maxSubject octets
 }
 
@@ -126,6 +128,10 @@ func scanHeader(b []byte) header {
 			}
 		case "received":
 			h.received++
+		case "list-id":
+			h.list = true
+		case "authentication-results":
+			h.results = true
 		case "delivered-to":
 			h.deliveredTo = append(h.deliveredTo, strings.ToLower(string(bytes.TrimSpace(value))))
 		case "to", "cc":

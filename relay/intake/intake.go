@@ -28,6 +28,7 @@ type Settings struct {
 	// Routed says whether the mail of a domain takes a route of the config, whatever the DNS says
 	// of it; nil: none does.
 	Routed func(relay.Domain) bool
+	Policy Policy
 }
 
 // Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.
@@ -37,7 +38,7 @@ type Intake struct {
 	disk           *disk
 	log            *slog.Logger
 	settings       atomic.Pointer[Settings]
-	buffers        sync.Pool
+	buffers, held  sync.Pool
 	large          chan struct{} // one for each header that has outgrown its buffer
 	step           func(name string)
 
@@ -81,6 +82,7 @@ func New(o Options) *Intake {
 		local: o.Local, foreign: o.Foreign, signer: o.Signer, disk: &disk{path: o.DataDir}, step: o.Step,
 		log:     o.Log.With("room", "intake"),
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
+		held:    sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
 		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}

@@ -20,6 +20,7 @@ type transaction struct {
 	env      relay.Envelope
 	named    int // how many RCPT commands were accepted
 	places   destinations
+	results  string // the Authentication-Results field of a stranger's letter, with its line end
 }
 
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
@@ -69,10 +70,19 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	if err == nil {
 		h, err = t.putInOrder(h)
 	}
+	var checked *examined
+	if err == nil {
+		checked, err = t.examine(ctx, h, body, more)
+	}
 	if err != nil {
 		t.refused(err, relay.Address{})
 		return "", err
 	}
+	if checked != nil {
+		defer checked.end()
+		body = checked.body.reader()
+	}
+	h = h.withoutClaims(t.settings.Directory.Hostname)
 	charge := t.charge(h)
 	confirm := t.confirmation(h)
 	size, err := t.accept(ctx, h, body, more, (*buf)[:cap(*buf)])
@@ -156,9 +166,10 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 		only = t.env.Rcpts[0].Orig
 	}
 	hide := t.settings.HideClient && t.settings.submitted(t.env.Origin)
-	received := receivedField(t.env, t.settings.Directory.Hostname, only, hide)
+	received := t.results + receivedField(t.env, t.settings.Directory.Hostname, only, hide)
 	local, foreign := t.env, t.env
 	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
+	foreign.Junk = false // elsewhere others decide
 	if len(local.Rcpts) > 0 {
 		if routes, err = open(ctx, routes, t.in.local, local, localTrace(local, h, received)); err != nil {
 			return routes, err
@@ -201,8 +212,15 @@ func isASCII(s string) bool {
 func (t *transaction) accepted(size int64, took time.Duration) {
 	local, _ := split(t.env.Rcpts)
 	log := t.in.log.With("id", t.env.ID)
-	log.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
+	line := log
+	if t.env.Auth != "" {
+		line = log.With("auth", t.env.Auth)
+	}
+	line.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
 		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))
+	if t.env.Junk {
+		log = log.With("folder", "Junk")
+	}
 	for _, r := range local {
 		log.Info("delivered", "rcpt", r.Addr, "mailbox", r.Mailbox)
 	}

@@ -135,7 +135,7 @@ func Claims(value string, id relay.Domain) bool {
 	}
 	value = strings.TrimLeft(strings.NewReplacer("\r", "", "\n", "").Replace(value), " \t\"")
 	return len(value) >= len(id) && strings.EqualFold(value[:len(id)], string(id)) &&
-		(len(value) == len(id) || strings.IndexByte(" \t;\".(", value[len(id)]) >= 0)
+		(len(value) == len(id) || strings.IndexByte(" \t;\"(", value[len(id)]) >= 0)
 }
 
 // authservID reads the name at the beginning of the field's value: a token or a quoted string,

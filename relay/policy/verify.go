@@ -64,7 +64,7 @@ func (f Findings) String() string {
 }
 
 // maxAuthors bounds how many domains in From are asked about.
-const maxAuthors = 4
+const maxAuthors = 10
 
 // Deadline is how long all questions about one letter may take together; what is not answered by
 // then is a temporary error.
@@ -75,7 +75,8 @@ const Deadline = 10 * time.Second
 type Check struct {
 	dns    relay.Resolver
 	letter Letter
-	ctx    context.Context
+	whole  context.Context // of the letter
+	ctx    context.Context // of the questions asked at its beginning
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	tree   *tree
@@ -83,6 +84,7 @@ type Check struct {
 	iprev, mailfrom, helo Result
 	signatures            []*signature
 	more                  bool // there are more signatures than that
+	tooMany               bool // of the authors
 	content               letter
 }
 
@@ -90,9 +92,11 @@ type Check struct {
 // Cancel must follow.
 func Begin(ctx context.Context, dns relay.Resolver, l Letter) *Check {
 	l.Client = l.Client.Unmap().WithZone("")
+	tooMany := len(l.Authors) > maxAuthors
 	l.Authors = l.Authors[:min(len(l.Authors), maxAuthors)]
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, Deadline)
-	c := &Check{dns: dns, letter: l, ctx: ctx, cancel: cancel, tree: &tree{dns: dns, seen: map[string]*found{}}}
+	c := &Check{dns: dns, letter: l, whole: whole, tooMany: tooMany, ctx: ctx, cancel: cancel, tree: &tree{dns: dns, seen: map[string]*found{}}}
 	c.content.header = fields(string(l.Header))
 	c.readSignatures(time.Now())
 	c.work.Go(func() { c.iprev = checkIPRev(ctx, dns, l.Client) })
@@ -243,9 +247,12 @@ func (c *Check) judge() DMARC {
 		return DMARC{Result: PermError}
 	}
 	proofs := c.proofs()
+	// The body may have taken longer than the first questions were given.
+	ctx, cancel := context.WithTimeout(c.whole, Deadline)
+	defer cancel()
 	var out DMARC
 	for i, author := range c.letter.Authors {
-		r, p := c.tree.judgeAuthor(c.ctx, string(author), proofs)
+		r, p := c.tree.judgeAuthor(ctx, string(author), proofs)
 		if r == Pass && (c.letter.Fields != 1 || len(c.letter.Authors) > 1) {
 			r = Fail
 		}
@@ -258,6 +265,10 @@ func (c *Check) judge() DMARC {
 		} else {
 			out = worst(out, d)
 		}
+	}
+	if c.tooMany {
+		// Nobody writes like that but to hide the name that would be refused.
+		out = worst(out, DMARC{Result: PermError, Domain: out.Domain, Wish: WishQuarantine})
 	}
 	return out
 }
@@ -325,6 +336,9 @@ func (c *Check) why() string {
 		if s.reason != "" {
 			dkim += " (" + s.reason + ")"
 		}
+	}
+	if c.letter.Fields > 1 || len(c.letter.Authors) > 1 {
+		dkim += ", and From names more than one author"
 	}
 	return spf + ", " + dkim
 }

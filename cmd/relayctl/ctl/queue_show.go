@@ -112,6 +112,9 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 	line("from", "%s", sender(it.From))
 	line("size", "%s", size(it.Size))
 	line("origin", "%s", origin(it.Origin))
+	if it.Auth != "" {
+		line("checked", "%s", it.Auth)
+	}
 	for _, it := range items {
 		b.WriteByte('\n')
 		state := next(it.Next, a.Now(), it.Held)
