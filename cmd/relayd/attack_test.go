@@ -30,7 +30,7 @@ func TestSiege(t *testing.T) {
 		{"letters of one line", 60e6, (*siege).oneLine},
 		{"a million tiny commands", 60e6, (*siege).tinyCommands},
 		{"10,000 recipients", 60e6, (*siege).recipients},
-		{"headers without end", 120e6, (*siege).headers},
+		{"headers without end", 140e6, (*siege).headers},
 		{"nobody reads", 60e6, (*siege).deaf},
 		{"resets", 60e6, (*siege).resets},
 		{"POP3 is not read", 60e6 + 2*64<<20, (*siege).deafReader},

@@ -154,7 +154,7 @@ func TestUID(t *testing.T) {
 
 // One session at a time, in this process and in another; a crash leaves no lock behind.
 func TestLock(t *testing.T) {
-	t.Parallel()
+	// Not parallel: for a moment the new process holds the locks of every other test.
 	root := t.TempDir()
 	s := open(t, root)
 	if _, err := s.Maildrop(t.Context(), ann); err != nil {

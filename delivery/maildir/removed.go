@@ -161,7 +161,8 @@ func ListRemoved(root string, mailbox relay.Address) ([]Removed, error) {
 			list = append(list, Removed{relay.Message{ID: n.id(), UID: n.uid(), Size: size}, at, client, path, n})
 			return nil
 		})
-		if err != nil {
+		// The folder may be swept away while it is read.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("maildir: list removed letters of %s: %w", mailbox, err)
 		}
 	}

@@ -265,6 +265,7 @@ func TestFilesAreReloaded(t *testing.T) {
 			Log: slog.New(slog.NewTextHandler(&log, nil))})
 		run(t, s)
 		first := served(t, s)
+		time.Sleep(5 * time.Second) // no file is written in the moment the server looks
 		minute := func(want []byte, what string) {
 			t.Helper()
 			time.Sleep(time.Minute)
