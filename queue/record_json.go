@@ -33,7 +33,7 @@ func decodeLetter(b []byte) (letterRecord, error) {
 
 // The names of the fields, in the order of their structs.
 var (
-	letterFields = []string{"id", "from", "rcpts", "origin", "accepted", "size", "body_8bit", "utf8", "last", "done"}
+	letterFields = []string{"id", "from", "rcpts", "origin", "accepted", "size", "body_8bit", "utf8", "last", "done", "transcript"}
 	rcptFields   = []string{"addr", "mailbox", "orig"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
 	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "at"}
@@ -63,6 +63,8 @@ func (p *recordReader) letter() (rec letterRecord) {
 			rec.Last = array(p, p.result)
 		case 9:
 			rec.Done = array(p, p.result)
+		case 10:
+			rec.Transcript = p.string()
 		}
 	})
 	return rec

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"relayd/relay"
 )
@@ -109,19 +110,22 @@ func (c *Client) Deliver(ctx context.Context, env relay.Envelope, domain relay.D
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Total+c.timeouts.body(l.size))
 	defer cancel()
+	tr := &transcript{begun: time.Now()}
+	ctx = tr.taking(ctx)
 	ch, err := c.choose(ctx, &l.env, domain)
 	if err != nil {
 		l.recordOwn(l.pending(), hostTrouble, dnsReply(ctx, "the MX records of "+string(domain), err))
 		return l.results()
 	}
 	c.goVia(ctx, l, domain, ch)
-	return l.results()
+	return tr.attachTo(l.results())
 }
 
 // goVia tries the targets of a choice, and then its rescue.
 func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch choice) {
 	targets, v, reply := c.targets(ctx, domain, ch.via)
 	if len(targets) == 0 {
+		transcriptOf(ctx).note("%s", reply.Text)
 		l.recordOwn(l.pending(), v, reply)
 		return
 	}
@@ -182,6 +186,7 @@ func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err erro
 			}
 		}
 		if err != nil {
+			transcriptOf(ctx).note("%s", err)
 			l.recordLoss(ctx, t, s, l.pending(), err)
 			return err
 		}
@@ -196,6 +201,7 @@ func (c *Client) session(ctx context.Context, t target) (*session, error) {
 	if s := c.idle.take(t); s != nil {
 		s.reused = true
 		s.attach(ctx)
+		s.transcript.note("%s, on a connection that was open", t)
 		return s, nil
 	}
 	return c.connect(ctx, t)

@@ -50,6 +50,8 @@ type conn struct {
 	raw      net.Conn // what lies underneath
 	br       *bufio.Reader
 	timeouts *Timeouts
+
+	transcript *transcript // of the attempt under way
 }
 
 func newConn(c net.Conn, t *Timeouts) *conn {
@@ -93,6 +95,7 @@ func (c *conn) read(p phase) (answer, error) {
 	if err != nil {
 		return answer{}, lost(p, err)
 	}
+	c.transcript.heard(a)
 	return a, nil
 }
 
@@ -110,6 +113,7 @@ func (c *conn) exchange(p phase, line string) (answer, error) {
 func (c *conn) pipeline(group []command, heard func(i int, a answer)) error {
 	var buf []byte
 	for _, cmd := range group {
+		c.transcript.said(cmd)
 		buf = append(append(buf, cmd.line...), '\r', '\n')
 	}
 	if err := c.SetWriteDeadline(time.Now().Add(c.timeouts.MAIL)); err != nil {

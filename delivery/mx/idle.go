@@ -119,6 +119,7 @@ func (d *idle) close() {
 
 // end gives the session back after an attempt: to wait, to say QUIT, or to be closed.
 func (s *session) end(d *idle) {
+	s.transcript = nil
 	switch held := s.detach(); {
 	case !held || s.broken:
 		s.abort()

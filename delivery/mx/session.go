@@ -31,6 +31,7 @@ type session struct {
 // attach lets ctx close the connection: no phase outlives the attempt.
 func (s *session) attach(ctx context.Context) {
 	s.detach = context.AfterFunc(ctx, s.conn.abort)
+	s.transcript = transcriptOf(ctx)
 }
 
 // connect makes a session with t. When TLS was offered and its handshake failed, the same host
@@ -46,6 +47,7 @@ func (c *Client) connect(ctx context.Context, t target) (*session, error) {
 }
 
 func (c *Client) connectOnce(ctx context.Context, t target, useTLS bool) (*session, error) {
+	transcriptOf(ctx).note("%s", t)
 	cn, err := c.dial(ctx, t.addr)
 	if err != nil {
 		return nil, err
@@ -271,6 +273,7 @@ func (s *session) sendBody(l *letter) (relay.Reply, error) {
 	if err := d.Close(); err != nil {
 		return relay.Reply{}, lost(phaseEnd, err)
 	}
+	s.transcript.note("the message, %d octets", l.size)
 	a, err := s.read(phaseEnd)
 	if err != nil {
 		return relay.Reply{}, err
@@ -292,6 +295,7 @@ func (s *session) lastWords(cause error) (relay.Reply, error) {
 	if err != nil || a.code/100 < 4 {
 		return relay.Reply{}, lost(phaseBody, cause)
 	}
+	s.transcript.heard(a)
 	if a.code == 421 {
 		return relay.Reply{}, refused(phaseBody, a.reply())
 	}

@@ -227,6 +227,7 @@ func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 	if shown.err != nil && s.target.need.level == levelTesting {
 		c.log.Warn("this host does not meet its domain's policy, which is for testing", "mx", s.target.String(), "err", shown.err)
 	}
+	s.transcript.note("%s", s.tls)
 	if c.cfg.Offered != nil {
 		c.cfg.Offered.Note(relay.Domain(s.target.name), time.Now())
 	}

@@ -53,6 +53,7 @@ func (r *Reader) list(ctx context.Context, f queue.Filter) iter.Seq2[Item, error
 				}
 				continue
 			}
+			it.Transcript = ""
 			if !yield(r.item(it), nil) {
 				return
 			}

@@ -29,6 +29,9 @@ type Item struct {
 	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
 	Auth       string       `json:"auth,omitempty"` // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
+
+	// Transcript is the SMTP dialogue of the last attempt that failed; lists leave it out.
+	Transcript string `json:"transcript,omitempty"`
 }
 
 // summary is an Item as a table needs it, without the two long fields: less than half the work of
@@ -62,7 +65,7 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 func NewItem(q queue.Item) Item {
 	it := Item{ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
-		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth}
+		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Transcript: q.Transcript}
 	if q.Held {
 		it.Hold = q.Hold
 	}

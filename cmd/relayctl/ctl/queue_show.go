@@ -20,7 +20,7 @@ import (
 const maxHeader = 256 << 10
 
 func (a *app) queueShow() *cobra.Command {
-	var body, raw bool
+	var body, raw, transcript bool
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show one message: envelope, state of every recipient, header",
 		Long: "show tells all there is about one message. The ID may be followed by /DOMAIN, and be shortened.",
@@ -37,12 +37,40 @@ func (a *app) queueShow() *cobra.Command {
 			if raw {
 				return a.showRaw(cmd.Context(), s, args[0])
 			}
+			if transcript {
+				return a.showTranscript(cmd.Context(), s, args[0])
+			}
 			return a.show(cmd.Context(), s, args[0], body)
 		},
 	}
 	cmd.Flags().BoolVar(&body, "body", false, "show what follows the header too")
 	cmd.Flags().BoolVar(&raw, "raw", false, "write the message alone, octet for octet as it will be sent")
+	cmd.Flags().BoolVar(&transcript, "transcript", false, "show what was said at the last attempt that failed, and when, instead")
 	return cmd
+}
+
+// showTranscript prints the dialogue of the last failed attempt, for each domain of the letter.
+func (a *app) showTranscript(ctx context.Context, s source, name string) error {
+	items, err := s.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.showJSON(items)
+	}
+	var b strings.Builder
+	for _, it := range items {
+		if it.Transcript == "" {
+			a.note("%s: no attempt has failed yet", it.Key())
+			continue
+		}
+		fmt.Fprintf(&b, "%s, %s, seconds since the last began:\n", it.Key(), count(it.Attempts, "attempt"))
+		for text := range strings.Lines(it.Transcript) {
+			b.WriteString(printable(strings.TrimSuffix(text, "\n")) + "\n")
+		}
+	}
+	_, err = io.WriteString(a.Stdout, b.String())
+	return err
 }
 
 // showRaw gives the letter away as it is. A terminal is the one place it does not go unchanged.
