@@ -20,6 +20,9 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	start := time.Now()
 	d.Step("attempt: begun")
 	got, err := d.deliver(ctx, item)
+	if ctx.Err() == nil {
+		d.learn(item, got)
+	}
 	d.hangUp(item.Domain)
 	d.Step("attempt: made")
 	if errors.Is(err, queue.ErrNotFound) {

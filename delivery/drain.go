@@ -27,6 +27,7 @@ type Queue interface {
 	Wake() <-chan struct{}
 	Body(id relay.ID) (io.ReadSeekCloser, error)
 	List(ctx context.Context, f queue.Filter) iter.Seq2[queue.Item, error]
+	Hasten(domain relay.Domain) int
 }
 
 // Options are what a Drain is made of.
@@ -74,7 +75,8 @@ const (
 // Drain empties the queue. One Run at a time; Bounce may be called at any time.
 type Drain struct {
 	Options
-	log *slog.Logger
+	log   *slog.Logger
+	paces *paces
 
 	mu      sync.Mutex
 	busy    map[queue.Key]bool   // items under way, in Run or in Bounce
@@ -101,6 +103,7 @@ func New(o Options) *Drain {
 	return &Drain{
 		Options: o,
 		log:     o.Log.With("room", "delivery"),
+		paces:   newPaces(o.Total, o.PerDestination),
 		busy:    map[queue.Key]bool{},
 		running: map[relay.Domain]int{},
 		freed:   make(chan struct{}, 1),
@@ -135,15 +138,9 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 	if room == 0 {
 		return 0, nil
 	}
+	budget := d.paces.budget(planned)
 	skip := func(domain relay.Domain) bool {
-		if d.Paused != nil && d.Paused(domain) {
-			return true
-		}
-		if planned[domain] >= d.PerDestination {
-			return true
-		}
-		planned[domain]++
-		return false
+		return d.Paused != nil && d.Paused(domain) || budget.skip(domain)
 	}
 	items, err := d.Queue.Take(ctx, time.Now(), room, skip)
 	for _, item := range items {
@@ -178,6 +175,15 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 		defer d.stop(item)
 		d.attempt(ctx, item)
 	})
+}
+
+// learn keeps what an attempt shows of its destination. A success calls the letters that wait there.
+func (d *Drain) learn(item queue.Item, results []relay.Result) {
+	if d.paces.heard(item.Domain, results, item.Attempts > 1) {
+		if n := d.Queue.Hasten(item.Domain); n > 0 {
+			d.log.Debug("the domain works again, what waits for it is due", "rcpt", item.Domain, "count", n)
+		}
+	}
 }
 
 // hangUp makes room for another attempt at the domain. The settling that follows does not concern

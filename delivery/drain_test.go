@@ -300,8 +300,8 @@ func TestSlowDestinationSlowsNobody(t *testing.T) {
 		if took := time.Since(start); took > 6*time.Second {
 			t.Errorf("60 letters of a second each took %v beside a slow destination", took)
 		}
-		if most.Load() != 20 {
-			t.Errorf("%d attempts at once, want 20", most.Load())
+		if most.Load() != 17 { // what remains is kept for destinations that are known to work
+			t.Errorf("%d attempts at once, want 17", most.Load())
 		}
 		// One becomes due by time alone while the slow one has more than it may take.
 		h.put("ann@office.example", "slow@later.example")

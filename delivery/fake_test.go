@@ -37,10 +37,12 @@ type house struct {
 	events  []string
 	reports []string
 	asked   int // how often Take was called
+
+	underWay map[queue.Key]bool // taken and not settled
 }
 
 func newHouse(t *testing.T, change ...func(*delivery.Options)) *house {
-	h := &house{t: t, schedule: queue.DefaultSchedule(), items: map[queue.Key]*queue.Item{}, wake: make(chan struct{}, 1)}
+	h := &house{t: t, schedule: queue.DefaultSchedule(), items: map[queue.Key]*queue.Item{}, wake: make(chan struct{}, 1), underWay: map[queue.Key]bool{}}
 	o := delivery.Options{
 		Queue: h, Deliverer: h, Submit: h, Hostname: "mail.office.example",
 		Schedule: func() queue.Schedule { return h.schedule }, Log: slog.New(slog.DiscardHandler),
@@ -185,6 +187,7 @@ func (h *house) Take(_ context.Context, now time.Time, n int, skip func(relay.Do
 		}
 		it.Attempts++
 		it.Next, _ = h.schedule.Next(it.Accepted, it.Attempts, now, it.ID)
+		h.underWay[it.Key()] = true
 		cp := *it
 		cp.Rcpts = slices.Clone(it.Rcpts)
 		due = append(due, cp)
@@ -215,6 +218,7 @@ func (h *house) Settle(_ context.Context, k queue.Key, results []relay.Result, w
 	if it == nil {
 		return queue.ErrNotFound
 	}
+	delete(h.underWay, k)
 	var said []string
 	for _, r := range results {
 		said = append(said, r.Rcpt.Local+" "+string(r.Outcome))
@@ -244,6 +248,21 @@ func (h *house) NextDue() (time.Time, bool) {
 		}
 	}
 	return first, !first.IsZero()
+}
+
+func (h *house) Hasten(domain relay.Domain) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, it := range h.items {
+		if it.Domain == domain && !it.Held && it.Next.After(time.Now()) && !h.underWay[it.Key()] {
+			it.Next = time.Now()
+			n++
+		}
+	}
+	if n > 0 {
+		h.Knock()
+	}
+	return n
 }
 
 func (h *house) Wake() <-chan struct{} { return h.wake }

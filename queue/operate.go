@@ -1,9 +1,11 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"relayd/relay"
@@ -52,6 +54,35 @@ func (q *Queue) Reschedule(ctx context.Context, f Filter, at time.Time) (int, er
 		h.next, h.scheduled = at.UnixNano(), true
 		return !h.held
 	})
+}
+
+// Hasten makes the items of one domain that wait for their next attempt due now, because the domain
+// has been seen to work. Only memory knows: after a crash they wait as their records say. It returns
+// how many there were.
+func (q *Queue) Hasten(domain relay.Domain) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	d := q.index.dests[domain]
+	if d == nil {
+		return 0
+	}
+	now := q.clock.at(time.Now())
+	var later []*entry
+	for _, e := range d.waiting.list {
+		if !e.taken && e.due > now {
+			later = append(later, e)
+		}
+	}
+	// The longest waiting first, whatever their IDs.
+	slices.SortFunc(later, func(a, b *entry) int { return cmp.Compare(a.due, b.due) })
+	for i, e := range later {
+		e.due = now - int64(len(later)-i)
+		q.index.place(e)
+	}
+	if len(later) > 0 {
+		q.ring()
+	}
+	return len(later)
 }
 
 // Drop removes items without telling anybody.

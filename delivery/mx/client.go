@@ -59,6 +59,7 @@ type Client struct {
 	log      *slog.Logger
 	routes   atomic.Pointer[[]Route]
 	idle     *idle
+	dead     *dead
 }
 
 // New makes a Client. It dials nobody.
@@ -83,7 +84,7 @@ func New(cfg Config) *Client {
 		cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(256)
 	}
 	c := &Client{cfg: cfg, timeouts: cfg.Timeouts.withDefaults(), port: uint16(cfg.Port), log: cfg.Log.With("room", "mx")}
-	c.idle = newIdle(c.timeouts.Idle)
+	c.idle, c.dead = newIdle(c.timeouts.Idle), newDead()
 	c.SetRoutes(cfg.Routes)
 	return c
 }
@@ -204,7 +205,12 @@ func (c *Client) session(ctx context.Context, t target) (*session, error) {
 		s.transcript.note("%s, on a connection that was open", t)
 		return s, nil
 	}
-	return c.connect(ctx, t)
+	if err := c.dead.check(t.addr, c.timeouts.Connect+c.timeouts.Greeting); err != nil {
+		return nil, err
+	}
+	s, err := c.connect(ctx, t)
+	c.dead.note(ctx, t.addr, err)
+	return s, err
 }
 
 func cutShortReply(ctx context.Context) relay.Reply {
