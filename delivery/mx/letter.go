@@ -18,6 +18,20 @@ type letter struct {
 	state []rcptState
 	// trouble names the hosts that failed us and have not answered by another address since.
 	trouble map[string]bool
+
+	seven *sevenBit // how it goes to a host without 8BITMIME; nil: not asked yet
+}
+
+// asSevenBit reads, once, how the letter can be converted.
+func (l *letter) asSevenBit() (*sevenBit, error) {
+	if l.seven == nil {
+		p, err := newSevenBit(l.body)
+		if err != nil {
+			return nil, &bodyError{err}
+		}
+		l.seven = p
+	}
+	return l.seven, nil
 }
 
 type rcptState struct {

@@ -153,16 +153,28 @@ func (s *session) limit(name string, otherwise int) int {
 func (s *session) lacks(l *letter) relay.Reply {
 	size, err := strconv.ParseInt(s.ext["SIZE"], 10, 64)
 	switch {
-	case err == nil && size > 0 && l.size > size:
+	case err == nil && size > 0 && s.sizeOf(l) > size:
 		return relay.Reply{Code: 552, Status: relay.Status{5, 3, 4}, Text: fmt.Sprintf(
-			"the message has %d octets, %s takes at most %d", l.size, s.target, size)}
+			"the message has %d octets, %s takes at most %d", s.sizeOf(l), s.target, size)}
 	case l.needsUTF8() && !s.offers("SMTPUTF8"):
 		return s.lacksUTF8()
-	case l.env.Body8Bit && !s.offers("8BITMIME"):
+	case s.converts(l) && l.seven.err != nil:
 		return relay.Reply{Code: 554, Status: relay.Status{5, 6, 3}, Text: fmt.Sprintf(
-			"the message has 8-bit text, which %s cannot take (it does not offer 8BITMIME)", s.target)}
+			"the message has 8-bit text, which %s cannot take (it does not offer 8BITMIME), and cannot be converted: %s",
+			s.target, l.seven.err)}
 	}
 	return relay.Reply{}
+}
+
+// converts says that the letter goes to this host as 7-bit text; l.seven knows how.
+func (s *session) converts(l *letter) bool { return l.env.Body8Bit && !s.offers("8BITMIME") }
+
+// sizeOf is the size of the letter as this host gets it.
+func (s *session) sizeOf(l *letter) int64 {
+	if s.converts(l) && l.seven.err == nil {
+		return l.seven.size
+	}
+	return l.size
 }
 
 func (s *session) lacksUTF8() relay.Reply {
@@ -175,6 +187,11 @@ func (s *session) lacksUTF8() relay.Reply {
 // connection is used up; a non-nil error means that the host has failed and the session is
 // closed, and what was not answered is the caller's to record.
 func (s *session) deliver(l *letter, todo []int) ([]int, error) {
+	if s.converts(l) {
+		if _, err := l.asSevenBit(); err != nil {
+			return nil, err
+		}
+	}
 	if r := s.lacks(l); r.Code != 0 {
 		l.recordOwn(todo, hostLacks, r)
 		return nil, nil
@@ -217,7 +234,7 @@ func (s *session) mailCommand(l *letter, batch []int) string {
 	var b strings.Builder
 	b.WriteString("MAIL FROM:" + l.env.From.Path())
 	if s.offers("SIZE") {
-		b.WriteString(" SIZE=" + strconv.FormatInt(l.size, 10))
+		b.WriteString(" SIZE=" + strconv.FormatInt(s.sizeOf(l), 10))
 	}
 	if s.offers("8BITMIME") && l.env.Body8Bit {
 		b.WriteString(" BODY=8BITMIME")
@@ -264,7 +281,11 @@ func (s *session) sendBody(l *letter) (relay.Reply, error) {
 	b.out.Reset(out)
 	d := &dataWriter{w: b.out}
 	source := &bodyReader{r: l.body}
-	if _, err := io.CopyBuffer(d, source, b.block[:]); err != nil {
+	copyBody := func() error { _, err := io.CopyBuffer(d, source, b.block[:]); return err }
+	if s.converts(l) {
+		copyBody = func() error { return l.seven.write(d, bodySeeker{source, l.body}) }
+	}
+	if err := copyBody(); err != nil {
 		if source.err != nil {
 			return relay.Reply{}, &bodyError{source.err}
 		}
@@ -273,7 +294,7 @@ func (s *session) sendBody(l *letter) (relay.Reply, error) {
 	if err := d.Close(); err != nil {
 		return relay.Reply{}, lost(phaseEnd, err)
 	}
-	s.transcript.note("the message, %d octets", l.size)
+	s.transcript.note("the message, %d octets", s.sizeOf(l))
 	a, err := s.read(phaseEnd)
 	if err != nil {
 		return relay.Reply{}, err
@@ -307,6 +328,12 @@ type bodyError struct{ err error }
 
 func (e *bodyError) Error() string { return "mx: read the message: " + e.err.Error() }
 func (e *bodyError) Unwrap() error { return e.err }
+
+// bodySeeker is a bodyReader that begins again.
+type bodySeeker struct {
+	*bodyReader
+	io.Seeker
+}
 
 // bodyReader remembers its error, to tell a failing disk from a failing connection.
 type bodyReader struct {

@@ -1,0 +1,447 @@
+package mx
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"mime"
+	"mime/quotedprintable"
+	"slices"
+	"strings"
+)
+
+// Bounds of a letter that is converted; beyond them it is refused as one that cannot be.
+const (
+	maxMIMEHeader = 256 << 10
+	maxMIMEDepth  = 20
+	maxMIMEParts  = 10_000
+	mimeBuffer    = 64 << 10
+)
+
+// Why a letter cannot be converted for a host without 8BITMIME.
+var (
+	errSigned    = errors.New("a part is signed, and would not be what was signed any more")
+	errHeader8   = errors.New("there are 8-bit characters in its header")
+	errMislabel  = errors.New("a part is not encoded as it says")
+	errMIMEHuge  = errors.New("its MIME structure is larger than we look at")
+	errMIMEOther = errors.New("a part has a type that must not be encoded")
+)
+
+// sevenBit is how a letter with 8-bit text goes to a host without 8BITMIME (RFC 6152 §3): each part
+// with octets above 127 becomes quoted-printable or base64 (RFC 2045 §6), everything else stays as it
+// is. It is made by reading the letter once, keeps one bit for a part, and writes in one more pass.
+type sevenBit struct {
+	parts []bool // leaves in their order: whether they have 8-bit octets
+	size  int64  // octets of the converted letter
+	err   error  // it cannot be
+}
+
+// newSevenBit reads the letter. errors of reading are in the second result.
+func newSevenBit(body io.ReadSeeker) (*sevenBit, error) {
+	p := &sevenBit{}
+	scan := &converter{plan: p, scanning: true, w: io.Discard}
+	if err := scan.pass(body); err != nil {
+		if !scan.refused {
+			return nil, err
+		}
+		p.err = err
+		return p, nil
+	}
+	n := &counter{}
+	err := p.write(n, body)
+	p.size = n.n
+	return p, err
+}
+
+// write writes the converted letter.
+func (p *sevenBit) write(w io.Writer, body io.ReadSeeker) error {
+	c := &converter{plan: p, w: w}
+	return c.pass(body)
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// converter is one pass over a letter.
+type converter struct {
+	plan     *sevenBit
+	scanning bool
+	refused  bool // the error is about the letter, not of reading it
+	leaf     int  // the next one
+
+	br         *bufio.Reader
+	w          io.Writer
+	boundaries []string // of the multiparts around, the outermost first
+
+	piece   []byte // of a line; valid until the next read
+	atStart bool   // piece begins the line
+	ended   bool   // the last piece ended its line
+}
+
+// mark is where an entity ended: at a delimiter of the multipart at level, or with the letter.
+type mark struct {
+	level int
+	last  bool // the closing delimiter
+	eof   bool
+}
+
+func (c *converter) pass(body io.ReadSeeker) error {
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	c.br, c.ended = bufio.NewReaderSize(body, mimeBuffer), true
+	_, err := c.entity("text/plain", true, 0)
+	return err
+}
+
+func (c *converter) refuse(err error) error {
+	c.refused = true
+	return err
+}
+
+// next reads a line, or a piece of one that is longer than the buffer.
+func (c *converter) next() error {
+	piece, err := c.br.ReadSlice('\n')
+	if err == io.EOF && len(piece) > 0 || errors.Is(err, bufio.ErrBufferFull) {
+		err = nil
+	}
+	c.piece, c.atStart = piece, c.ended
+	c.ended = bytes.HasSuffix(piece, []byte("\n"))
+	return err
+}
+
+// delimiter says whether the line is a delimiter of a multipart around (RFC 2046 §5.1.1).
+func (c *converter) delimiter() (mark, bool) {
+	if !c.atStart || !bytes.HasPrefix(c.piece, []byte("--")) {
+		return mark{}, false
+	}
+	line := strings.TrimRight(string(c.piece[2:]), " \t\r\n")
+	for level := len(c.boundaries) - 1; level >= 0; level-- {
+		switch line {
+		case c.boundaries[level]:
+			return mark{level: level}, true
+		case c.boundaries[level] + "--":
+			return mark{level: level, last: true}, true
+		}
+	}
+	return mark{}, false
+}
+
+// entity converts a header and the body behind it. whole says that it is a letter, not a part.
+func (c *converter) entity(defaultType string, whole bool, depth int) (mark, error) {
+	if depth > maxMIMEDepth {
+		return mark{}, c.refuse(errMIMEHuge)
+	}
+	h, end, err := c.header()
+	if err != nil || end != nil {
+		if end == nil {
+			end = &mark{eof: true}
+		}
+		return *end, errors.Join(err, c.put(h.raw))
+	}
+	kind, params := h.contentType(defaultType)
+	top, _, _ := strings.Cut(kind, "/")
+	switch {
+	case kind == "multipart/signed":
+		return c.copied(h, errSigned)
+	case top == "multipart" && params["boundary"] != "":
+		return c.multipart(h, kind, params["boundary"], whole, depth)
+	case kind == "message/rfc822" || kind == "message/global":
+		if err := c.put(h.as7Bit(), h.blank); err != nil {
+			return mark{}, err
+		}
+		return c.entity("text/plain", true, depth+1)
+	case top == "message" || top == "multipart":
+		return c.copied(h, errMIMEOther)
+	}
+	return c.leafPart(h, top, whole)
+}
+
+func (c *converter) multipart(h *mimeHeader, kind, boundary string, whole bool, depth int) (mark, error) {
+	if err := c.put(h.as7Bit(), h.blank); err != nil {
+		return mark{}, err
+	}
+	defaultType := "text/plain"
+	if kind == "multipart/digest" {
+		defaultType = "message/rfc822"
+	}
+	level := len(c.boundaries)
+	c.boundaries = append(c.boundaries, boundary)
+	end, err := c.plain()
+	for err == nil && !end.eof && end.level == level && !end.last {
+		if err = c.put(c.piece); err == nil {
+			end, err = c.entity(defaultType, false, depth+1)
+		}
+	}
+	c.boundaries = c.boundaries[:level]
+	if err != nil || end.eof || end.level != level {
+		return end, err
+	}
+	if err := c.put(c.piece); err != nil {
+		return end, err
+	}
+	return c.plain()
+}
+
+// plain copies what nobody reads, before the first part and after the last, with ? for what a host
+// without 8BITMIME could not take.
+func (c *converter) plain() (mark, error) {
+	return c.lines(func() error {
+		for i, b := range c.piece {
+			if b > 127 {
+				c.piece[i] = '?'
+			}
+		}
+		return c.put(c.piece)
+	})
+}
+
+// copied is a part that may not be touched.
+func (c *converter) copied(h *mimeHeader, bad error) (mark, error) {
+	if err := c.put(h.raw, h.blank); err != nil {
+		return mark{}, err
+	}
+	return c.lines(func() error {
+		if has8Bit(c.piece) {
+			return c.refuse(bad)
+		}
+		return c.put(c.piece)
+	})
+}
+
+// lines hands every piece up to a delimiter to each.
+func (c *converter) lines(each func() error) (mark, error) {
+	for {
+		if err := c.next(); err == io.EOF {
+			return mark{eof: true}, nil
+		} else if err != nil {
+			return mark{}, err
+		}
+		if m, ok := c.delimiter(); ok {
+			return m, nil
+		}
+		if err := each(); err != nil {
+			return mark{}, err
+		}
+	}
+}
+
+// leafPart is a part without parts of its own.
+func (c *converter) leafPart(h *mimeHeader, top string, whole bool) (mark, error) {
+	if c.scanning {
+		return c.scan(h)
+	}
+	eight := c.leaf < len(c.plan.parts) && c.plan.parts[c.leaf]
+	c.leaf++
+	if !eight {
+		if err := c.put(h.raw, h.blank); err != nil {
+			return mark{}, err
+		}
+		return c.lines(func() error { return c.put(c.piece) })
+	}
+	encoding := "base64"
+	if top == "text" {
+		encoding = "quoted-printable"
+	}
+	if err := c.put(h.encoded(encoding, whole), h.blank); err != nil {
+		return mark{}, err
+	}
+	wrapped := &lineWrapper{w: c.w}
+	enc := io.WriteCloser(quotedprintable.NewWriter(c.w))
+	if encoding == "base64" {
+		enc = base64.NewEncoder(base64.StdEncoding, wrapped)
+	}
+	// The line end before a delimiter belongs to the delimiter.
+	var held []byte
+	end, err := c.lines(func() error {
+		_, err := enc.Write(held)
+		text := bytes.TrimSuffix(c.piece, []byte("\r\n"))
+		held = append(held[:0], c.piece[len(text):]...)
+		if err == nil {
+			_, err = enc.Write(text)
+		}
+		return err
+	})
+	if err == nil && end.eof {
+		_, err = enc.Write(held)
+		held = nil
+	}
+	err = errors.Join(err, enc.Close())
+	if encoding == "base64" {
+		held = []byte("\r\n")
+	}
+	return end, errors.Join(err, c.put(held))
+}
+
+// scan notes whether the part has 8-bit octets.
+func (c *converter) scan(h *mimeHeader) (mark, error) {
+	if len(c.plan.parts) == maxMIMEParts {
+		return mark{}, c.refuse(errMIMEHuge)
+	}
+	eight := false
+	end, err := c.lines(func() error {
+		eight = eight || has8Bit(c.piece)
+		return nil
+	})
+	if eight && err == nil && !slices.Contains([]string{"", "7bit", "8bit", "binary"}, h.encoding()) {
+		err = c.refuse(errMislabel)
+	}
+	c.plan.parts = append(c.plan.parts, eight)
+	return end, err
+}
+
+func (c *converter) put(pieces ...[]byte) error {
+	for _, p := range pieces {
+		if _, err := c.w.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func has8Bit(p []byte) bool {
+	return slices.ContainsFunc(p, func(b byte) bool { return b > 127 })
+}
+
+// mimeHeader is the header of a letter or a part, as it came and by its fields.
+type mimeHeader struct {
+	raw    []byte
+	blank  []byte   // the empty line behind it
+	fields [][]byte // of raw, each with its folded lines
+}
+
+// header reads a header. end is not nil where a delimiter or the end of the letter comes before its
+// empty line.
+func (c *converter) header() (*mimeHeader, *mark, error) {
+	h := &mimeHeader{}
+	end, err := c.lines(func() error {
+		switch {
+		case c.atStart && len(bytes.TrimRight(c.piece, "\r\n")) == 0:
+			h.blank = bytes.Clone(c.piece)
+			return errBlank
+		case has8Bit(c.piece):
+			return c.refuse(errHeader8)
+		case len(h.raw)+len(c.piece) > maxMIMEHeader:
+			return c.refuse(errMIMEHuge)
+		}
+		h.raw = append(h.raw, c.piece...)
+		return nil
+	})
+	h.split()
+	if errors.Is(err, errBlank) {
+		return h, nil, nil
+	}
+	return h, &end, err
+}
+
+// errBlank ends the reading of a header.
+var errBlank = errors.New("an empty line")
+
+func (h *mimeHeader) split() {
+	start, at := 0, 0
+	for line := range bytes.Lines(h.raw) {
+		if at > start && line[0] != ' ' && line[0] != '\t' {
+			h.fields = append(h.fields, h.raw[start:at])
+			start = at
+		}
+		at += len(line)
+	}
+	if at > start {
+		h.fields = append(h.fields, h.raw[start:at])
+	}
+}
+
+// get is the unfolded value of the first field of that name.
+func (h *mimeHeader) get(name string) (string, bool) {
+	for _, f := range h.fields {
+		if value, ok := cutField(f, name); ok {
+			return strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(value)), true
+		}
+	}
+	return "", false
+}
+
+func cutField(field []byte, name string) (value string, ok bool) {
+	got, value, ok := strings.Cut(string(field), ":")
+	return value, ok && strings.EqualFold(strings.TrimRight(got, " \t"), name)
+}
+
+func (h *mimeHeader) encoding() string {
+	value, _ := h.get("Content-Transfer-Encoding")
+	return strings.ToLower(value)
+}
+
+// contentType reads the type; one that cannot be read is no text, and so becomes base64 unharmed.
+func (h *mimeHeader) contentType(otherwise string) (string, map[string]string) {
+	value, ok := h.get("Content-Type")
+	if !ok {
+		return otherwise, nil
+	}
+	kind, params, err := mime.ParseMediaType(value)
+	if err != nil && kind == "" {
+		return "application/octet-stream", nil
+	}
+	return kind, params
+}
+
+// as7Bit is the header of what has parts: a label 8bit or binary would not be true any more.
+func (h *mimeHeader) as7Bit() []byte {
+	if e := h.encoding(); e != "8bit" && e != "binary" {
+		return h.raw
+	}
+	return append(h.without("Content-Transfer-Encoding"), "Content-Transfer-Encoding: 7bit\r\n"...)
+}
+
+// encoded is the header of a part that becomes encoded; a letter that is not MIME becomes it.
+func (h *mimeHeader) encoded(as string, whole bool) []byte {
+	out := h.without("Content-Transfer-Encoding")
+	if _, ok := h.get("MIME-Version"); whole && !ok {
+		out = append(out, "MIME-Version: 1.0\r\n"...)
+	}
+	if _, ok := h.get("Content-Type"); !ok {
+		// RFC 1428: nobody has said which characters these are.
+		out = append(out, "Content-Type: text/plain; charset=unknown-8bit\r\n"...)
+	}
+	return append(out, "Content-Transfer-Encoding: "+as+"\r\n"...)
+}
+
+func (h *mimeHeader) without(name string) []byte {
+	out := make([]byte, 0, len(h.raw)+100)
+	for _, f := range h.fields {
+		if _, is := cutField(f, name); !is {
+			out = append(out, f...)
+		}
+	}
+	return out
+}
+
+// lineWrapper ends a line after 76 characters (RFC 2045 §6.8).
+type lineWrapper struct {
+	w  io.Writer
+	at int
+}
+
+func (l *lineWrapper) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if l.at == 76 {
+			if _, err := io.WriteString(l.w, "\r\n"); err != nil {
+				return 0, err
+			}
+			l.at = 0
+		}
+		piece := p[:min(len(p), 76-l.at)]
+		if _, err := l.w.Write(piece); err != nil {
+			return 0, err
+		}
+		l.at += len(piece)
+		p = p[len(piece):]
+	}
+	return n, nil
+}
