@@ -32,7 +32,8 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	step := queue.StepRetry
 	// An attempt that our own shutdown broke off proves nothing: it is not the one to give up on.
 	if ctx.Err() == nil {
-		_, step = d.Schedule().Next(item.Accepted, item.Attempts, time.Now(), item.ID)
+		now := time.Now()
+		_, step = d.Schedule().Next(item.Accepted.Add(d.line.lost(item.Accepted, now)), item.Attempts, now, item.ID)
 	}
 	d.conclude(ctx, item, results, step)
 }

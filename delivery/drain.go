@@ -46,9 +46,17 @@ type Options struct {
 	// Paused says whether the operator lets the mail of a domain rest; it stays due. nil: of none.
 	Paused func(relay.Domain) bool
 
-	Total          int           // attempts at the same time; default 100
-	PerDestination int           // of them to one domain; default 10
-	Grace          time.Duration // for running attempts when Run's context ends; default 10 s
+	Total          int // attempts at the same time; default 100
+	PerDestination int // of them to one domain; default 10
+	// Outages is the file that remembers when our own line was down; empty: none. Proven says which
+	// domains have taken mail before; nil: all.
+	Outages string
+	Proven  func(relay.Domain) bool
+	// Revive makes the Deliverer forget who did not answer: our own line was to blame. nil: it keeps
+	// no such thing.
+	Revive func()
+
+	Grace time.Duration // for running attempts when Run's context ends; default 10 s
 
 	// Step is told what is done of an attempt and a report; tests crash there, nil elsewhere.
 	Step func(name string)
@@ -77,6 +85,7 @@ type Drain struct {
 	Options
 	log   *slog.Logger
 	paces *paces
+	line  *line
 
 	mu      sync.Mutex
 	busy    map[queue.Key]bool   // items under way, in Run or in Bounce
@@ -97,10 +106,18 @@ func New(o Options) *Drain {
 	if o.Grace <= 0 {
 		o.Grace = defaultGrace
 	}
+	if o.Revive == nil {
+		o.Revive = func() {}
+	}
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
+	line, err := newLine(o.Outages, o.Total, o.Proven)
+	if err != nil {
+		o.Log.Warn("the outages of our line are forgotten", "room", "delivery", "err", err)
+	}
 	return &Drain{
+		line:    line,
 		Options: o,
 		log:     o.Log.With("room", "delivery"),
 		paces:   newPaces(o.Total, o.PerDestination),
@@ -142,7 +159,14 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 	skip := func(domain relay.Domain) bool {
 		return d.Paused != nil && d.Paused(domain) || budget.skip(domain)
 	}
+	if !d.LineDown().IsZero() {
+		d.Revive()         // or the probe would only be told what the last one was
+		d.Queue.Hasten("") // or nobody might be due for hours, to find out
+	}
 	items, err := d.Queue.Take(ctx, time.Now(), room, skip)
+	if len(items) > 0 {
+		d.line.probed(time.Now())
+	}
 	for _, item := range items {
 		d.start(attempts, item)
 	}
@@ -157,7 +181,7 @@ func (d *Drain) room() (int, map[relay.Domain]int) {
 	for domain, n := range d.running {
 		planned[domain] = n
 	}
-	return d.Total - d.active, planned
+	return d.line.room(d.Total-d.active, d.active, time.Now()), planned
 }
 
 // start runs the attempt at item. An item that is still under way comes again when its attempt
@@ -179,6 +203,14 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 
 // learn keeps what an attempt shows of its destination. A success calls the letters that wait there.
 func (d *Drain) learn(item queue.Item, results []relay.Result) {
+	news, err := d.line.heard(item.Domain, results, time.Now())
+	switch news {
+	case wentDown:
+		d.log.Warn("our own line seems to be down: nobody can be reached; mail waits, and nothing is given up", "err", err)
+	case cameUp:
+		d.Revive()
+		d.log.Warn("our line is up again", "count", d.Queue.Hasten(""), "err", err)
+	}
 	if d.paces.heard(item.Domain, results, item.Attempts > 1) {
 		if n := d.Queue.Hasten(item.Domain); n > 0 {
 			d.log.Debug("the domain works again, what waits for it is due", "rcpt", item.Domain, "count", n)
@@ -240,7 +272,7 @@ func (d *Drain) release(k queue.Key) {
 func (d *Drain) wait(ctx context.Context, took int) {
 	room, _ := d.room()
 	var timer <-chan time.Time
-	if next, ok := d.Queue.NextDue(); ok && room > 0 {
+	if next, ok := d.Queue.NextDue(); ok && (room > 0 || !d.LineDown().IsZero()) {
 		sleep := time.Until(next)
 		if sleep <= 0 && took > 0 {
 			return // there may be more

@@ -254,7 +254,7 @@ func (h *house) Hasten(domain relay.Domain) (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, it := range h.items {
-		if it.Domain == domain && !it.Held && it.Next.After(time.Now()) && !h.underWay[it.Key()] {
+		if (domain == "" || it.Domain == domain) && !it.Held && it.Next.After(time.Now()) && !h.underWay[it.Key()] {
 			it.Next = time.Now()
 			n++
 		}

@@ -47,6 +47,19 @@ func (c *crowd) deliver(ctx context.Context, env relay.Envelope, d relay.Domain)
 	return answer(ctx, env, d)
 }
 
+// peak is the most attempts there were at d at a time, got how many letters it took.
+func (c *crowd) peak(d relay.Domain) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.most[d]
+}
+
+func (c *crowd) got(d relay.Domain) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.delivered[d]
+}
+
 func (c *crowd) set(d relay.Domain, down bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,12 +79,12 @@ func TestPaceGrowsAndShrinks(t *testing.T) {
 		}
 		stop := h.run()
 		time.Sleep(500 * time.Millisecond)
-		if c.most["partner.example"] != 5 {
-			t.Errorf("began with %d attempts", c.most["partner.example"])
+		if c.peak("partner.example") != 5 {
+			t.Errorf("began with %d attempts", c.peak("partner.example"))
 		}
 		time.Sleep(30 * time.Second)
-		if c.most["partner.example"] != 20 || h.left() != 0 {
-			t.Errorf("grew to %d attempts, %d letters left", c.most["partner.example"], h.left())
+		if c.peak("partner.example") != 20 || h.left() != 0 {
+			t.Errorf("grew to %d attempts, %d letters left", c.peak("partner.example"), h.left())
 		}
 		c.set("partner.example", true)
 		for i := range 200 {
@@ -80,8 +93,8 @@ func TestPaceGrowsAndShrinks(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		c.set("partner.example", true) // counts anew
 		time.Sleep(10 * time.Second)
-		if c.most["partner.example"] != 1 {
-			t.Errorf("in trouble with %d attempts", c.most["partner.example"])
+		if c.peak("partner.example") != 1 {
+			t.Errorf("in trouble with %d attempts", c.peak("partner.example"))
 		}
 		stop()
 	})
@@ -98,7 +111,9 @@ func TestStallsSlowNobody(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		for i := range 40 {
 			d := relay.Domain(fmt.Sprintf("stall%d.example", i))
+			c.mu.Lock()
 			c.down[d], c.takes[d] = true, 30*time.Minute
+			c.mu.Unlock()
 			for range 5 {
 				h.put("ann@office.example", "bob@"+string(d))
 			}
@@ -108,8 +123,8 @@ func TestStallsSlowNobody(t *testing.T) {
 			h.put("ann@office.example", fmt.Sprintf("bob%d@good.example", i))
 		}
 		time.Sleep(30 * time.Second)
-		if c.delivered["good.example"] != 51 {
-			t.Errorf("%d of 51 letters to the host that works left in half a minute", c.delivered["good.example"])
+		if c.got("good.example") != 51 {
+			t.Errorf("%d of 51 letters to the host that works left in half a minute", c.got("good.example"))
 		}
 		stop()
 	})
@@ -121,7 +136,7 @@ func TestSuccessWakesSiblings(t *testing.T) {
 		c := newCrowd()
 		h := newHouse(t)
 		h.deliver = c.deliver
-		c.down["partner.example"] = true
+		c.set("partner.example", true)
 		for i := range 30 {
 			h.put("ann@office.example", fmt.Sprintf("bob%d@partner.example", i))
 		}
@@ -135,8 +150,8 @@ func TestSuccessWakesSiblings(t *testing.T) {
 		h.put("ann@office.example", "new@partner.example")
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if h.left() != 1 || c.delivered["partner.example"] != 31 {
-			t.Errorf("%d letters left, %d delivered", h.left(), c.delivered["partner.example"])
+		if h.left() != 1 || c.got("partner.example") != 31 {
+			t.Errorf("%d letters left, %d delivered", h.left(), c.got("partner.example"))
 		}
 		stop()
 	})

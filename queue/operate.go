@@ -56,25 +56,25 @@ func (q *Queue) Reschedule(ctx context.Context, f Filter, at time.Time) (int, er
 	})
 }
 
-// Hasten makes the items of one domain that wait for their next attempt due now, because the domain
-// has been seen to work. Only memory knows: after a crash they wait as their records say. It returns
+// Hasten makes the items of one domain, or of all for the empty one, that wait for their next attempt
+// due now, the oldest first, because the domain has been seen to work. What an operator has scheduled
+// waits on. Only memory knows: after a crash they wait as their records say. It returns
 // how many there were.
 func (q *Queue) Hasten(domain relay.Domain) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	d := q.index.dests[domain]
-	if d == nil {
-		return 0
-	}
 	now := q.clock.at(time.Now())
 	var later []*entry
-	for _, e := range d.waiting.list {
-		if !e.taken && e.due > now {
-			later = append(later, e)
+	if domain != "" {
+		if d := q.index.dests[domain]; d != nil {
+			later = d.later(now)
+		}
+	} else {
+		for _, d := range q.index.dests {
+			later = append(later, d.later(now)...)
 		}
 	}
-	// The longest waiting first, whatever their IDs.
-	slices.SortFunc(later, func(a, b *entry) int { return cmp.Compare(a.due, b.due) })
+	slices.SortFunc(later, func(a, b *entry) int { return cmp.Compare(a.letter.id, b.letter.id) })
 	for i, e := range later {
 		e.due = now - int64(len(later)-i)
 		q.index.place(e)
@@ -83,6 +83,16 @@ func (q *Queue) Hasten(domain relay.Domain) int {
 		q.ring()
 	}
 	return len(later)
+}
+
+// later are the items that wait and are not due at now.
+func (d *dest) later(now int64) (list []*entry) {
+	for _, e := range d.waiting.list {
+		if !e.taken && !e.scheduled && e.due > now {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // Drop removes items without telling anybody.

@@ -212,6 +212,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.drain = delivery.New(delivery.Options{
 		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
+		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil
@@ -240,7 +241,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: h.queue, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 		Keys: keyring{h}, Records: h.checkRecords,
@@ -252,7 +253,7 @@ func (h *house) about() admin.About {
 	cfg := h.config()
 	a := admin.About{
 		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
-		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(),
+		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(), LineDown: h.drain.LineDown(),
 	}
 	for _, l := range h.listeners {
 		if l.service != controlService {

@@ -78,6 +78,13 @@ func (d *dead) note(ctx context.Context, addr netip.AddrPort, err error) {
 	}
 }
 
+// Revive forgets which hosts did not answer: it was our own line that was down.
+func (c *Client) Revive() {
+	c.dead.mu.Lock()
+	defer c.dead.mu.Unlock()
+	clear(c.dead.of)
+}
+
 // makeRoom forgets those whose pause is over, and all when that is not enough. Callers hold mu.
 func (d *dead) makeRoom() {
 	if len(d.of) < maxDead {

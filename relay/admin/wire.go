@@ -123,6 +123,8 @@ type About struct {
 	Certificates []Certificate `json:"certificates"`
 	MinFreeDisk  int64         `json:"min_free_disk"` // octets; mail is refused below
 	Warnings     []string      `json:"warnings,omitempty"`
+
+	LineDown time.Time `json:"line_down_since,omitzero"` // our own line: no destination can be reached
 }
 
 // Address is one listener.

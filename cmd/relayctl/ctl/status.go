@@ -48,6 +48,9 @@ func (a *app) describeStatus(st admin.Status) string {
 		line("connections", "%s: %d now, %d ever", s.Service, s.Now, s.Connections)
 	}
 	line("queue", "%s", a.describeQueue(st.Queue))
+	if !st.LineDown.IsZero() {
+		line("line", "down since %s: nobody can be reached; mail waits, nothing is given up, and it is tried now and then", a.when(st.LineDown))
+	}
 	line("disk", "%s free of %s%s", size(st.Disk.Free), size(st.Disk.Total), diskFloor(st))
 	for _, c := range st.Certificates {
 		line("certificate", "%s", a.describeCertificate(c))
