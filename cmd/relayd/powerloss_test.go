@@ -183,7 +183,8 @@ func (p *promise) checkSettled(rcpts []string) {
 		return
 	}
 	gone := p.find("the removal of the body", p.at, func(e event) bool {
-		return strings.Contains(e.call, "unlink") && strings.Contains(e.args, "/queue/bodies/"+p.id+`"`)
+		_, behind, ok := strings.Cut(e.args, "/queue/bodies/"+p.id+`"`)
+		return ok && (strings.Contains(e.call, "unlink") || strings.Contains(e.call, "rename") && strings.Contains(behind, "/queue/spare/"))
 	})
 	p.at = gone.begin
 	owed := 0
