@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -251,7 +252,22 @@ func (n *network) dial(_ context.Context, local netip.Addr, addr netip.AddrPort)
 		theirs = tls.Server(theirs, n.wrap)
 	}
 	n.wg.Go(func() { r.serve(theirs) })
-	return ours, nil
+	return socket{ours}, nil
+}
+
+// socket is a net.Pipe that takes a deadline after the other side has hung up, as TCP does: the
+// pipe's own error would stand where the EOF belongs whenever the remote is faster than we are.
+type socket struct{ net.Conn }
+
+func (s socket) SetDeadline(t time.Time) error      { return unlessClosed(s.Conn.SetDeadline(t)) }
+func (s socket) SetReadDeadline(t time.Time) error  { return unlessClosed(s.Conn.SetReadDeadline(t)) }
+func (s socket) SetWriteDeadline(t time.Time) error { return unlessClosed(s.Conn.SetWriteDeadline(t)) }
+
+func unlessClosed(err error) error {
+	if errors.Is(err, io.ErrClosedPipe) {
+		return nil
+	}
+	return err
 }
 
 // far puts n.delay between near and the connection returned, each way.
