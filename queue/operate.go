@@ -103,6 +103,15 @@ func (q *Queue) Drop(ctx context.Context, f Filter) (int, error) {
 // change does a verb, or removes where there is none, to all items f matches, in transactions of
 // at most chunk items. It returns how many it changed, also with an error.
 func (q *Queue) change(ctx context.Context, name string, f Filter, do verb) (int, error) {
+	return q.changeAll(ctx, name, f, change{verb: do})
+}
+
+// changeItems is change for what is not in the header of a record.
+func (q *Queue) changeItems(ctx context.Context, name string, f Filter, edit func(*Item) bool) (int, error) {
+	return q.changeAll(ctx, name, f, change{verb: func(*header) bool { return true }, edit: edit})
+}
+
+func (q *Queue) changeAll(ctx context.Context, name string, f Filter, what change) (int, error) {
 	keys, err := q.matching(ctx, f)
 	if err != nil {
 		return 0, fmt.Errorf("queue: %s: %w", name, err)
@@ -110,7 +119,7 @@ func (q *Queue) change(ctx context.Context, name string, f Filter, do verb) (int
 	total := 0
 	for len(keys) > 0 {
 		n := min(chunk, len(keys))
-		c := &change{q: q, keys: keys[:n], verb: do}
+		c := &change{q: q, keys: keys[:n], verb: what.verb, edit: what.edit}
 		if err := q.do(ctx, &op{c.apply, c.publish}); err != nil {
 			return total, fmt.Errorf("queue: %s: %w", name, err)
 		}
@@ -118,7 +127,7 @@ func (q *Queue) change(ctx context.Context, name string, f Filter, do verb) (int
 		q.removeBodies(c.bodies...)
 		keys = keys[n:]
 	}
-	if total > 0 && do != nil {
+	if total > 0 && what.verb != nil {
 		q.ring()
 	}
 	return total, nil
@@ -141,7 +150,8 @@ func (q *Queue) matching(ctx context.Context, f Filter) ([]Key, error) {
 type change struct {
 	q      *Queue
 	keys   []Key
-	verb   verb
+	verb   verb             // nil: remove
+	edit   func(*Item) bool // what is beyond the header; nil: nothing. false leaves the item alone
 	done   []Key
 	heads  []header
 	bodies []relay.ID // no longer needed
@@ -162,6 +172,11 @@ func (c *change) apply(tx *tx) error {
 			err = tx.delete(k)
 		} else if !c.verb(&h) {
 			continue
+		} else if c.edit != nil {
+			var changed bool
+			if changed, err = c.rewrite(tx, k, old, h); err == nil && !changed {
+				continue
+			}
 		} else {
 			err = tx.patch(k, old, h)
 		}
@@ -171,6 +186,20 @@ func (c *change) apply(tx *tx) error {
 		c.done, c.heads = append(c.done, k), append(c.heads, h)
 	}
 	return nil
+}
+
+// rewrite edits an item beyond its header, which is h.
+func (c *change) rewrite(tx *tx, k Key, old []byte, h header) (bool, error) {
+	it, _, err := decode(k, old)
+	if err != nil || !c.edit(&it) {
+		return false, nil // what is damaged the next attempt mends
+	}
+	it.Attempts, it.Next = int(h.attempts), time.Unix(0, h.next).UTC()
+	record, err := encode(&it, h.sum)
+	if err != nil {
+		return false, err
+	}
+	return true, tx.put(k, record)
 }
 
 func (c *change) publish(x *index) {

@@ -33,37 +33,54 @@ func decodeLetter(b []byte) (letterRecord, error) {
 
 // The names of the fields, in the order of their structs.
 var (
-	letterFields = []string{"id", "from", "rcpts", "origin", "accepted", "size", "body_8bit", "utf8", "last", "done", "transcript"}
-	rcptFields   = []string{"addr", "mailbox", "orig"}
+	letterFields = []string{
+		"id", "from", "rcpts", "ret", "envid", "origin", "accepted", "size", "body_8bit", "utf8", "junk", "auth", "hold", "via",
+		"told", "last", "done", "transcript",
+	}
+	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
-	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "at"}
+	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "dsn", "at"}
 	replyFields  = []string{"code", "status", "text"}
 )
 
 func (p *recordReader) letter() (rec letterRecord) {
 	p.object(letterFields, func(field int) {
-		switch field {
-		case 0:
+		switch letterFields[field] {
+		case "id":
 			rec.ID = relay.ID(p.string())
-		case 1:
+		case "from":
 			rec.From = p.address()
-		case 2:
+		case "rcpts":
 			rec.Rcpts = array(p, p.recipient)
-		case 3:
+		case "ret":
+			rec.Ret = relay.Ret(p.string())
+		case "origin":
 			rec.Origin = p.origin()
-		case 4:
+		case "accepted":
 			rec.Accepted = p.time()
-		case 5:
+		case "size":
 			rec.Size = p.integer()
-		case 6:
+		case "body_8bit":
 			rec.Body8Bit = p.boolean()
-		case 7:
+		case "utf8":
 			rec.UTF8 = p.boolean()
-		case 8:
+		case "junk":
+			rec.Junk = p.boolean()
+		case "told":
+			rec.Told = p.time()
+		case "last":
 			rec.Last = array(p, p.result)
-		case 9:
+		case "done":
 			rec.Done = array(p, p.result)
-		case 10:
+		case "envid":
+			rec.EnvID = p.string()
+		case "auth":
+			rec.Auth = p.string()
+		case "hold":
+			rec.Hold = p.string()
+		case "via":
+			rec.Via = p.string()
+		case "transcript":
 			rec.Transcript = p.string()
 		}
 	})
@@ -79,6 +96,10 @@ func (p *recordReader) recipient() (rc relay.Recipient) {
 			rc.Mailbox = p.address()
 		case 2:
 			rc.Orig = p.string()
+		case 3:
+			p.check(rc.Notify.UnmarshalText([]byte(p.string())))
+		case 4:
+			rc.ORcpt = p.string()
 		}
 	})
 	return rc
@@ -114,6 +135,8 @@ func (p *recordReader) result() (r relay.Result) {
 		case 4:
 			r.TLS = p.string()
 		case 5:
+			r.DSN = p.boolean()
+		case 6:
 			r.At = p.time()
 		}
 	})

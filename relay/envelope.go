@@ -24,8 +24,12 @@ type Envelope struct {
 	Junk     bool        `json:"junk,omitzero"`      // goes into the folder Junk of its mailboxes; for the maildirs alone
 	Auth     string      `json:"auth,omitzero"`      // what relay/policy found: "spf=fail dkim=pass dmarc=pass"; empty: it was not asked
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
+	Via      string      `json:"via,omitzero"`       // where the operator sends it, a host or host:port or ViaMX; empty: where the routes lead
 	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
 }
+
+// ViaMX as Envelope.Via sends a letter to the mail hosts of its recipients, past all routes.
+const ViaMX = "mx"
 
 // Recipient is one place a letter must go to, after aliases are resolved.
 type Recipient struct {

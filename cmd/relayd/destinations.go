@@ -25,7 +25,7 @@ type remembering struct {
 func (r remembering) Deliver(ctx context.Context, env relay.Envelope, domain relay.Domain, body io.ReadSeeker) []relay.Result {
 	results := r.Deliverer.Deliver(ctx, env, domain, body)
 	took := slices.ContainsFunc(results, func(res relay.Result) bool { return res.Outcome == relay.Delivered })
-	if took && !r.routed(domain) {
+	if took && !r.routed(domain) && (env.Via == "" || env.Via == relay.ViaMX) {
 		r.known.Note(domain, time.Now())
 	}
 	return results

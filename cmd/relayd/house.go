@@ -241,7 +241,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 		Keys: keyring{h}, Records: h.checkRecords,

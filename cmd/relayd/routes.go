@@ -82,6 +82,12 @@ func readPassword(path string) (mx.Secret, error) {
 	return mx.Secret(line), nil
 }
 
+// checkVia says what is wrong with a host that the operator sends letters by.
+func checkVia(via string) error {
+	_, err := mx.ParseRoute("*", via)
+	return err
+}
+
 // hasRoute says whether all mail for d takes a route, so that the DNS need not know d.
 func hasRoute(cfg *config.Config, d relay.Domain) bool {
 	i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })

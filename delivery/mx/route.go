@@ -98,6 +98,9 @@ type choice struct {
 // choose goes through the routes in their order. Its error is one of the DNS, which a route by MX
 // host asks.
 func (c *Client) choose(ctx context.Context, env *relay.Envelope, d relay.Domain) (ch choice, err error) {
+	if env.Via != "" {
+		return c.ordered(env.Via, d), nil
+	}
 	var hosts []relay.Domain
 	asked := false
 	routes := *c.routes.Load()

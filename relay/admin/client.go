@@ -173,7 +173,7 @@ func letterPath(name string) (string, error) {
 	return path, nil
 }
 
-// Change does a verb (retry, hold, release, drop, bounce) and returns how many items it was done
+// Change does a verb (retry, hold, release, schedule, route, drop, bounce) and returns how many items it was done
 // to.
 func (c *Client) Change(ctx context.Context, verb string, o Order) (int, error) {
 	var done Done

@@ -90,6 +90,9 @@ func (m *memory) Release(_ context.Context, f queue.Filter) (int, error) { retur
 func (m *memory) Reschedule(_ context.Context, f queue.Filter, _ time.Time) (int, error) {
 	return m.do("schedule", f)
 }
+func (m *memory) Reroute(_ context.Context, f queue.Filter, via string) (int, error) {
+	return m.do("route "+via, f)
+}
 func (m *memory) Drop(_ context.Context, f queue.Filter) (int, error) { return m.do("drop", f) }
 func (m *memory) Bounce(_ context.Context, f queue.Filter, reason string) (int, error) {
 	return m.do("bounce "+reason, f)

@@ -156,8 +156,11 @@ func (s *Server) changeQueue(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	if verb == "schedule" {
+	switch verb {
+	case "schedule":
 		act = s.reschedule(order.At)
+	case "route":
+		act = s.reroute(order.Via)
 	}
 	n, err := act(r.Context(), f, order.Reason)
 	s.log.Info("operator changed the queue", "verb", verb, "count", n, "err", err)
@@ -186,6 +189,8 @@ func (s *Server) verb(name string) (verb string, code int, act action) {
 		return name, 0, plain(s.cfg.Queue.Drop)
 	case "schedule":
 		return name, 0, s.reschedule(time.Time{})
+	case "route":
+		return name, 0, s.reroute(nil)
 	case "bounce":
 		if s.cfg.Bouncer == nil {
 			return name, http.StatusNotImplemented, nil

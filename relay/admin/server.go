@@ -29,6 +29,7 @@ type Queue interface {
 	Release(ctx context.Context, f queue.Filter) (int, error)
 	Drop(ctx context.Context, f queue.Filter) (int, error)
 	Reschedule(ctx context.Context, f queue.Filter, at time.Time) (int, error)
+	Reroute(ctx context.Context, f queue.Filter, via string) (int, error)
 	Inspect(ctx context.Context) (queue.Report, error)
 	Repair(ctx context.Context) (queue.Repaired, error)
 }
@@ -51,6 +52,8 @@ type Config struct {
 	// Stage takes imported letters in; IsLocal says which recipients are not for it.
 	Stage   relay.Stager
 	IsLocal func(relay.Address) bool
+	// CheckVia says what is wrong with a host that letters shall go by; nil: nothing is.
+	CheckVia func(via string) error
 	// Busy says whether an attempt at an item is under way.
 	Busy    func(queue.Key) bool
 	Devices func() []Device

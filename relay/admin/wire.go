@@ -22,13 +22,16 @@ type Item struct {
 	Attempts   int          `json:"attempts"`
 	Next       time.Time    `json:"next"` // of the next attempt, if it is not held
 	Held       bool         `json:"held"`
+	Via        string       `json:"via,omitempty"`    // where the operator sends it, whatever the routes say
 	Hold       string       `json:"hold,omitempty"`   // why, where the sender wrote too many; an operator's hold has none
 	Paused     bool         `json:"paused,omitempty"` // sending to its domain is
 	Warned     bool         `json:"warned"`           // the sender has been told that it is late
 	LastAnswer string       `json:"last_answer"`      // of the newest attempt, on one line; empty before the first
 	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
-	Auth       string       `json:"auth,omitempty"` // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
+	Ret        relay.Ret    `json:"ret,omitempty"`   // how much of it the sender wants back (RFC 3461)
+	EnvID      string       `json:"envid,omitempty"` // his own name for it
+	Auth       string       `json:"auth,omitempty"`  // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
 
 	// Transcript is the SMTP dialogue of the last attempt that failed; lists leave it out.
 	Transcript string `json:"transcript,omitempty"`
@@ -56,6 +59,9 @@ type Recipient struct {
 	Host    string       `json:"host,omitempty"` // who said it; empty: we did
 	TLS     string       `json:"tls,omitempty"`
 	At      time.Time    `json:"at,omitzero"`
+
+	Notify relay.Notify `json:"notify,omitzero"` // what the sender wants to hear of, as NOTIFY says it
+	ORcpt  string       `json:"orcpt,omitempty"` // "rfc822;ann@office.example"
 }
 
 // Key is the item's name among those of its letter, as all verbs take it: id/domain.
@@ -63,9 +69,9 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 
 // NewItem turns a queue's item into what is shown of it.
 func NewItem(q queue.Item) Item {
-	it := Item{ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
+	it := Item{Ret: q.Ret, EnvID: q.EnvID, ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
-		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Transcript: q.Transcript}
+		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Via: q.Via, Transcript: q.Transcript}
 	if q.Held {
 		it.Hold = q.Hold
 	}
@@ -87,6 +93,7 @@ func NewItem(q queue.Item) Item {
 		if rcpt.Orig != r.Address {
 			r.Orig = rcpt.Orig
 		}
+		r.Notify, r.ORcpt = rcpt.Notify, rcpt.ORcpt
 		it.Recipients = append(it.Recipients, r)
 	}
 	for _, res := range q.Done {
@@ -107,6 +114,7 @@ type Order struct {
 	All    bool      `json:"all,omitempty"`
 	Reason string    `json:"reason,omitempty"` // bounce: what the sender is told; one line
 	At     time.Time `json:"at,omitzero"`      // schedule: when it is tried next
+	Via    *string   `json:"via,omitempty"`    // route: a host, host:port, "mx", or "" for where the routes lead
 }
 
 // Done answers an Order.

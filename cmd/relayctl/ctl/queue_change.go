@@ -21,6 +21,7 @@ var queueVerbs = []queueVerb{
 	{"retry", "retrying", "Try now instead of at the next time", false},
 	{"hold", "held", "Keep from being tried until released", false},
 	{"schedule", "scheduled", "Set the time of the next attempt", false},
+	{"route", "routed", "Send by another host from now on", false},
 	{"release", "released", "Let held mail go", false},
 	{"drop", "dropped", "Throw away without telling anybody", true},
 	{"bounce", "bounced", "Give up now and tell the sender", true},
@@ -39,6 +40,7 @@ type change struct {
 	dry    bool
 	reason string
 	at     time.Time
+	via    *string // route: see admin.Order
 }
 
 func (a *app) queueChange(v queueVerb) *cobra.Command {
@@ -52,9 +54,10 @@ where a filter chooses or the mail will be gone; --yes answers beforehand, and -
 much it is, with relayd stopped too.`,
 		Example: fmt.Sprintf("  relayctl queue %[1]s 0abcdefghjkmnpqr\n  relayctl queue %[1]s --domain partner.example --older 2h", v.name),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if v.name == "schedule" {
+			take := map[string]func([]string) ([]string, error){"schedule": c.takeTime, "route": c.takeVia}[v.name]
+			if take != nil {
 				var err error
-				if args, err = c.takeTime(args); err != nil {
+				if args, err = take(args); err != nil {
 					return err
 				}
 			}
@@ -64,6 +67,11 @@ much it is, with relayd stopped too.`,
 			}
 			return c.run(cmd.Context(), order)
 		},
+	}
+	if v.name == "route" {
+		cmd.Use = "route HOST [ID...]"
+		cmd.Long += "\n\nHOST is a name or an address, with :PORT where that is not the usual one. Where a [[route]] leads to it, its login\nand its TLS are used; a host that no [[route]] names gets no login, and TLS where it offers it. mx is for the mail\nhosts of the recipients, past every [[route]], and config for what the configuration says, as before. It stays with\nthe mail over restarts and is used from the next attempt on: queue retry makes that now."
+		cmd.Example = "  relayctl queue route smarthost.example:587 --domain partner.example\n  relayctl queue route config --all"
 	}
 	if v.name == "schedule" {
 		cmd.Use = "schedule AT [ID...]"
@@ -89,6 +97,22 @@ func (c *change) takeTime(args []string) ([]string, error) {
 	if c.at, err = parseTime(args[0], c.Now()); err != nil {
 		return nil, usage("such as +2h, 18:30 or \"2026-03-01 18:30\"", "%v", err)
 	}
+	return args[1:], nil
+}
+
+// routeByConfig is what takes an order of queue route back.
+const routeByConfig = "config"
+
+// takeVia takes the first argument for the host.
+func (c *change) takeVia(args []string) ([]string, error) {
+	if len(args) == 0 || args[0] == "" {
+		return nil, usage("relayctl queue route smarthost.example:587 ID", "queue route by which host?")
+	}
+	via := args[0]
+	if via == routeByConfig {
+		via = ""
+	}
+	c.via = &via
 	return args[1:], nil
 }
 
@@ -134,7 +158,7 @@ func (c *change) order(cmd *cobra.Command, ids []string) (admin.Order, error) {
 		return admin.Order{}, usage("name IDs, a filter such as --domain, or --all", "queue %s what?", c.name)
 	}
 	f.IDs = ids
-	return admin.Order{Filter: f, All: c.all, Reason: c.reason, At: c.at}, nil
+	return admin.Order{Filter: f, All: c.all, Reason: c.reason, At: c.at, Via: c.via}, nil
 }
 
 // run asks where it must and has the order done.
@@ -152,14 +176,15 @@ func (c *change) run(ctx context.Context, o admin.Order) error {
 		return err
 	}
 	defer client.Close()
-	if c.yes || !c.interactive() || !byFilter && !c.final {
+	ask := c.interactive() && !c.yes && (byFilter || c.final)
+	if !ask && !(c.TerminalErr && byFilter) {
 		n, err := client.Change(ctx, c.name, o)
 		if err != nil {
 			return err
 		}
 		return c.report(n)
 	}
-	return c.ask(ctx, client, o)
+	return c.chosen(ctx, client, o, ask)
 }
 
 // rehearse counts what the order names. A verb may still pass over items for which it has nothing to
@@ -195,9 +220,9 @@ func (c *change) rehearse(ctx context.Context, o admin.Order) error {
 	return err
 }
 
-// ask shows what was chosen, and changes exactly that: mail that comes while the operator thinks
-// was not confirmed.
-func (c *change) ask(ctx context.Context, client *admin.Client, o admin.Order) error {
+// chosen asks, where it shall, about what was chosen, and changes exactly that, with a bar: mail that
+// comes while the operator thinks was not confirmed.
+func (c *change) chosen(ctx context.Context, client *admin.Client, o admin.Order, ask bool) error {
 	var keys []string
 	var totals admin.Totals
 	for it, err := range client.Summaries(ctx, o.Filter) {
@@ -213,12 +238,14 @@ func (c *change) ask(ctx context.Context, client *admin.Client, o admin.Order) e
 	if len(keys) == 0 {
 		return c.report(0)
 	}
-	ok, err := c.confirm(ctx, fmt.Sprintf("%s %s?", c.name, c.summary(totals)))
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("nothing was changed")
+	if ask {
+		ok, err := c.confirm(ctx, fmt.Sprintf("%s %s?", c.name, c.summary(totals)))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("nothing was changed")
+		}
 	}
 	return c.inBatches(ctx, client, keys, o.Reason)
 }
@@ -228,7 +255,7 @@ func (c *change) inBatches(ctx context.Context, client *admin.Client, keys []str
 	bar := c.progress(len(keys), strings.ToLower(c.done))
 	for len(keys) > 0 {
 		n := min(changeBatch, len(keys))
-		changed, err := client.Change(ctx, c.name, admin.Order{Filter: admin.Filter{Keys: keys[:n]}, Reason: reason, At: c.at})
+		changed, err := client.Change(ctx, c.name, admin.Order{Filter: admin.Filter{Keys: keys[:n]}, Reason: reason, At: c.at, Via: c.via})
 		done += changed
 		if err != nil {
 			return fmt.Errorf("%s %s, then: %w", c.done, count(done, "item"), err)

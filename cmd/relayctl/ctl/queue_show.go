@@ -143,6 +143,9 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 	if it.Auth != "" {
 		line("checked", "%s", it.Auth)
 	}
+	if wishes := strings.TrimSpace(envelopeWishes(it)); wishes != "" {
+		line("asked for", "%s", wishes)
+	}
 	for _, it := range items {
 		b.WriteByte('\n')
 		state := next(it.Next, a.Now(), it.Held)
@@ -158,10 +161,31 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 		if it.Hold != "" {
 			line("held", "%s", it.Hold)
 		}
+		if it.Via != "" {
+			line("route", "%s, by order of the operator", viaText(it.Via))
+		}
 		for _, r := range it.Recipients {
 			a.describeRecipient(b, r)
 		}
 	}
+}
+
+// envelopeWishes is what the sender asked for, in the words of MAIL (RFC 3461).
+func envelopeWishes(it admin.Item) (s string) {
+	if it.Ret != "" {
+		s += " RET=" + string(it.Ret)
+	}
+	if it.EnvID != "" {
+		s += " ENVID=" + it.EnvID
+	}
+	return s
+}
+
+func viaText(via string) string {
+	if via == relay.ViaMX {
+		return "the mail hosts of the domain, past every [[route]]"
+	}
+	return "by " + via
 }
 
 func (a *app) describeRecipient(b *strings.Builder, r admin.Recipient) {
@@ -170,6 +194,16 @@ func (a *app) describeRecipient(b *strings.Builder, r admin.Recipient) {
 		fmt.Fprintf(b, " (addressed as %s)", printable(r.Orig))
 	}
 	b.WriteByte('\n')
+	var wishes []string
+	if r.Notify != 0 {
+		wishes = append(wishes, "NOTIFY="+r.Notify.String())
+	}
+	if r.ORcpt != "" {
+		wishes = append(wishes, "ORCPT="+printable(r.ORcpt))
+	}
+	if len(wishes) > 0 {
+		fmt.Fprintf(b, "    asked for %s\n", strings.Join(wishes, " "))
+	}
 	reply := relay.Reply{Code: r.Code, Status: r.Status, Text: r.Text}.String()
 	if reply != "" {
 		fmt.Fprintf(b, "    %s\n", printable(reply))

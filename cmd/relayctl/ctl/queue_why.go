@@ -103,6 +103,13 @@ func (a *app) reasons(it admin.Item, plan *queue.Schedule) reasons {
 	}
 	r.At = it.Next
 	r.Then = a.nextAttempt(it)
+	switch it.Via {
+	case "":
+	case relay.ViaMX:
+		r.Then += ", past every [[route]]"
+	default:
+		r.Then += ", by " + it.Via
+	}
 	if plan == nil {
 		return r
 	}
