@@ -43,6 +43,11 @@
 // Inspect finds all of this without changing anything, with a daemon and without; Repair mends what
 // need not wait for the next Open. Every test's queue is inspected at its end.
 //
+// # Dialogues
+//
+// What was said at attempts that failed lies in transcripts/, a file for each item, bounded, written
+// without waiting for the disk (transcript.go). Nothing else depends on them.
+//
 // # Clocks
 //
 // Waiting is measured by the monotonic clock. The wall clock counts when a record is written, and

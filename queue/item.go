@@ -20,8 +20,6 @@ type Item struct {
 	Told           time.Time      `json:"told"`               // when, the last time; zero of those warned by older versions
 	Last           []relay.Result `json:"last"`               // the newest result of each pending recipient that has one
 	Done           []relay.Result `json:"done"`               // final results, of recipients no longer pending
-
-	Transcript string `json:"transcript"` // of the last attempt that left somebody pending
 }
 
 // Key is the name of the item.
@@ -63,17 +61,10 @@ func (k *Key) UnmarshalText(b []byte) (err error) {
 // a record must stay small whatever it lets through.
 const maxReply = 8 << 10
 
-// maxTranscript bounds the dialogue that a record keeps.
-const maxTranscript = 8 << 10
-
 // settle enters results and says whether recipients are left. A result for somebody who is not
 // pending is ignored: a duplicate answer must not undo a final one.
 func (it *Item) settle(results []relay.Result) bool {
-	transcript := ""
 	for _, r := range results {
-		if r.Transcript != "" {
-			transcript, r.Transcript = r.Transcript, ""
-		}
 		pending := func(rc relay.Recipient) bool { return rc.Addr == r.Rcpt }
 		if !slices.ContainsFunc(it.Rcpts, pending) {
 			continue
@@ -89,9 +80,6 @@ func (it *Item) settle(results []relay.Result) bool {
 		default:
 			it.Last = append(it.Last, r)
 		}
-	}
-	if transcript != "" {
-		it.Transcript = strings.ToValidUTF8(transcript[:min(len(transcript), maxTranscript)], "")
 	}
 	if !it.Held {
 		it.Hold = "" // whoever holds it next has another reason

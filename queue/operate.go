@@ -124,6 +124,9 @@ func (q *Queue) changeAll(ctx context.Context, name string, f Filter, what chang
 			return total, fmt.Errorf("queue: %s: %w", name, err)
 		}
 		total += len(c.done)
+		if what.verb == nil {
+			q.dropTranscripts(c.done...)
+		}
 		q.removeBodies(c.bodies...)
 		keys = keys[n:]
 	}

@@ -54,13 +54,11 @@ type letterRecord struct {
 	Told time.Time      `json:"told,omitzero"`
 	Last []relay.Result `json:"last,omitempty"`
 	Done []relay.Result `json:"done,omitempty"`
-
-	Transcript string `json:"transcript,omitempty"`
 }
 
 // encode makes the record of it, whose body has the checksum sum.
 func encode(it *Item, sum uint32) ([]byte, error) {
-	text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done, it.Transcript})
+	text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +121,7 @@ func decode(key Key, b []byte) (Item, header, error) {
 		return Item{}, header{}, fmt.Errorf("%w: it is that of %q", errRecord, rec.ID)
 	}
 	it := Item{
-		Envelope: rec.Envelope, Domain: key.Domain, Told: rec.Told, Last: rec.Last, Done: rec.Done, Transcript: rec.Transcript,
+		Envelope: rec.Envelope, Domain: key.Domain, Told: rec.Told, Last: rec.Last, Done: rec.Done,
 		Attempts: int(h.attempts), Next: time.Unix(0, h.next).UTC(), Held: h.held, Warned: h.warned, Scheduled: h.scheduled,
 	}
 	it.Size = h.size

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/netip"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -135,36 +134,16 @@ func wholeItem() *Item {
 	it.Rcpts[0].Mailbox = relay.Address{Local: "x", Domain: "y.example"}
 	it.Last[0].Host, it.Last[0].TLS = "mx[192.0.2.7]:25", "TLS1.2"
 	it.Done = append(it.Done, relay.Result{Rcpt: relay.Postmaster, Outcome: relay.Failed, Reply: relay.Reply{Text: "é \x7f \u2028"}})
-	it.Transcript = "   +0.000 < 451 <later>\n"
 	it.Ret, it.EnvID, it.Auth, it.Hold, it.Via, it.Junk = relay.RetFull, "note 7", "spf=pass", "over the limit", "smart.example:587", true
 	it.Told = it.Accepted
 	it.Rcpts[0].Notify, it.Rcpts[0].ORcpt, it.Last[0].DSN = relay.NotifySuccess|relay.NotifyDelay, "rfc822;b@one.example", true
 	return it
 }
 
-// The dialogue belongs to the item, once and within bounds, until the next attempt has one.
-func TestTranscriptIsKeptOnTheItem(t *testing.T) {
-	t.Parallel()
-	it := sampleItem()
-	who := it.Rcpts[0].Addr
-	it.settle([]relay.Result{{Rcpt: who, Outcome: relay.Deferred, Transcript: strings.Repeat("x", 2*maxTranscript)}})
-	if len(it.Transcript) != maxTranscript || it.Last[len(it.Last)-1].Transcript != "" {
-		t.Errorf("%d octets, %+v", len(it.Transcript), it.Last)
-	}
-	it.settle([]relay.Result{{Rcpt: who, Outcome: relay.Deferred}})
-	record, err := encode(it, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, _, err := decode(it.Key(), record); err != nil || got.Transcript != it.Transcript {
-		t.Errorf("%d octets come back, %v", len(got.Transcript), err)
-	}
-}
-
 // What encode writes is read without encoding/json, or listing a long queue takes its time again.
 func TestRecordsAreReadFast(t *testing.T) {
 	for _, it := range []*Item{wholeItem(), sampleItem(), {Envelope: relay.Envelope{Rcpts: []relay.Recipient{}}}} {
-		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done, it.Transcript})
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +157,7 @@ func TestRecordsAreReadFast(t *testing.T) {
 // Whatever a record holds, it is read as encoding/json reads it, or left to it.
 func FuzzRecordJSON(f *testing.F) {
 	for _, it := range []*Item{wholeItem(), sampleItem()} {
-		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done, it.Transcript})
+		text, err := json.Marshal(letterRecord{it.Envelope, it.Told, it.Last, it.Done})
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -41,6 +41,7 @@ func (q *Queue) reconcile(l loaded) error {
 		}
 		orphans = append(orphans, name)
 	}
+	q.sweeping.Go(q.sweepTranscripts)
 	if len(orphans) > 0 {
 		q.sweeping.Go(func() { q.sweep(orphans) })
 	}

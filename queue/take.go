@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"relayd/relay"
@@ -178,7 +179,10 @@ func (t *taking) publish(x *index) {
 // the item was dropped or aborted during the attempt; ErrDamaged: its record and its letter are
 // damaged, and it is gone.
 func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warned bool) error {
-	s := &settling{q: q, k: k, results: results, warned: warned}
+	results = slices.Clone(results)
+	s := &settling{q: q, k: k, warned: warned}
+	text := takeTranscript(results)
+	s.results = results
 	err := q.doSoon(ctx, &op{s.apply, s.publish})
 	if err == nil {
 		err = s.err
@@ -187,6 +191,12 @@ func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warne
 		return fmt.Errorf("queue: settle %s: %w", k, err)
 	}
 	q.step("queue: settled")
+	switch {
+	case s.err == nil && !s.over:
+		q.keepTranscript(k, Transcript{s.attempts, time.Now().UTC().Round(0), text})
+	case s.tried:
+		q.dropTranscripts(k)
+	}
 	if s.last {
 		q.removeBodies(k.ID)
 		q.step("queue: body removed")
@@ -201,9 +211,11 @@ type settling struct {
 	results []relay.Result
 	warned  bool
 
-	err  error // of this item alone
-	over bool  // no recipient is left
-	last bool  // nor is any other item of the letter
+	err      error // of this item alone
+	over     bool  // no recipient is left
+	attempts int
+	tried    bool // an attempt before this one failed
+	last     bool // nor is any other item of the letter
 }
 
 func (s *settling) apply(tx *tx) error {
@@ -216,6 +228,7 @@ func (s *settling) apply(tx *tx) error {
 		return err
 	}
 	it.Scheduled = it.Scheduled && it.Next.After(time.Now())
+	s.attempts, s.tried = it.Attempts, it.Attempts > 1 || len(it.Last) > 0
 	if s.warned {
 		it.Warned, it.Told = true, time.Now().UTC().Round(0)
 	}

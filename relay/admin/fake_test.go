@@ -67,6 +67,8 @@ func (m *memory) Body(id relay.ID) (io.ReadSeekCloser, error) {
 	return nopCloser{bytes.NewReader([]byte(m.body))}, nil
 }
 
+func (m *memory) Transcripts(queue.Key) ([]queue.Transcript, error) { return nil, nil }
+
 type nopCloser struct{ io.ReadSeeker }
 
 func (nopCloser) Close() error { return nil }

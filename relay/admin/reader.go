@@ -18,6 +18,7 @@ type Lister interface {
 	List(ctx context.Context, f queue.Filter) iter.Seq2[queue.Item, error]
 	Get(ctx context.Context, id relay.ID) ([]queue.Item, error)
 	Body(id relay.ID) (io.ReadSeekCloser, error)
+	Transcripts(k queue.Key) ([]queue.Transcript, error)
 }
 
 // Reader shows a queue as the control socket does, without the socket. The server answers from
@@ -53,7 +54,6 @@ func (r *Reader) list(ctx context.Context, f queue.Filter) iter.Seq2[Item, error
 				}
 				continue
 			}
-			it.Transcript = ""
 			if !yield(r.item(it), nil) {
 				return
 			}
@@ -69,7 +69,7 @@ func (r *Reader) item(q queue.Item) Item {
 }
 
 // Get returns the items of the one letter that name names: an ID, the beginning of one, or either
-// with /domain, which leaves only that domain's item. Errors are *Error where the name is at
+// with /domain, which leaves only that domain's item. They come with their Transcripts. Errors are *Error where the name is at
 // fault.
 func (r *Reader) Get(ctx context.Context, name string) ([]Item, error) {
 	k, err := find(ctx, r.q, name)
@@ -83,7 +83,12 @@ func (r *Reader) Get(ctx context.Context, name string) ([]Item, error) {
 	var out []Item
 	for _, it := range items {
 		if k.Domain == "" || it.Domain == k.Domain {
-			out = append(out, r.item(it))
+			shown := r.item(it)
+			// Without them there is still the rest to see.
+			if shown.Transcripts, _ = r.q.Transcripts(it.Key()); len(shown.Transcripts) > 0 {
+				shown.Transcript = shown.Transcripts[len(shown.Transcripts)-1].Text
+			}
+			out = append(out, shown)
 		}
 	}
 	// It may have been delivered since find looked.

@@ -33,8 +33,10 @@ type Item struct {
 	EnvID      string       `json:"envid,omitempty"` // his own name for it
 	Auth       string       `json:"auth,omitempty"`  // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
 
-	// Transcript is the SMTP dialogue of the last attempt that failed; lists leave it out.
-	Transcript string `json:"transcript,omitempty"`
+	// Transcripts are the SMTP dialogues of the attempts that failed, and Transcript that of the last;
+	// lists leave them out.
+	Transcript  string             `json:"transcript,omitempty"`
+	Transcripts []queue.Transcript `json:"transcripts,omitempty"`
 }
 
 // summary is an Item as a table needs it, without the two long fields: less than half the work of
@@ -71,7 +73,7 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 func NewItem(q queue.Item) Item {
 	it := Item{Ret: q.Ret, EnvID: q.EnvID, ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
-		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Via: q.Via, Transcript: q.Transcript}
+		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Via: q.Via}
 	if q.Held {
 		it.Hold = q.Hold
 	}

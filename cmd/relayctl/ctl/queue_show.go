@@ -45,11 +45,11 @@ func (a *app) queueShow() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&body, "body", false, "show what follows the header too")
 	cmd.Flags().BoolVar(&raw, "raw", false, "write the message alone, octet for octet as it will be sent")
-	cmd.Flags().BoolVar(&transcript, "transcript", false, "show what was said at the last attempt that failed, and when, instead")
+	cmd.Flags().BoolVar(&transcript, "transcript", false, "show what was said at each attempt that failed, and when, instead")
 	return cmd
 }
 
-// showTranscript prints the dialogue of the last failed attempt, for each domain of the letter.
+// showTranscript prints the dialogues of the failed attempts, for each domain of the letter.
 func (a *app) showTranscript(ctx context.Context, s source, name string) error {
 	items, err := s.Get(ctx, name)
 	if err != nil {
@@ -60,13 +60,21 @@ func (a *app) showTranscript(ctx context.Context, s source, name string) error {
 	}
 	var b strings.Builder
 	for _, it := range items {
-		if it.Transcript == "" {
+		if len(it.Transcripts) == 0 {
 			a.note("%s: no attempt has failed yet", it.Key())
 			continue
 		}
-		fmt.Fprintf(&b, "%s, %s, seconds since the last began:\n", it.Key(), count(it.Attempts, "attempt"))
-		for text := range strings.Lines(it.Transcript) {
-			b.WriteString(printable(strings.TrimSuffix(text, "\n")) + "\n")
+		fmt.Fprintf(&b, "%s, %s, each line with the seconds since its attempt began\n", it.Key(), count(it.Attempts, "attempt"))
+		last := 0
+		for _, t := range it.Transcripts {
+			if left := t.Attempt - last - 1; last > 0 && left > 0 {
+				fmt.Fprintf(&b, "(%s between are not kept)\n", count(left, "attempt"))
+			}
+			last = t.Attempt
+			fmt.Fprintf(&b, "attempt %d, over %s\n", t.Attempt, a.when(t.At))
+			for text := range strings.Lines(t.Text) {
+				b.WriteString(printable(strings.TrimSuffix(text, "\n")) + "\n")
+			}
 		}
 	}
 	_, err = io.WriteString(a.Stdout, b.String())
