@@ -1,6 +1,10 @@
 package relay
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // STSMode is what is to be done with a mail host that does not meet its domain's policy (RFC 8461 §5).
 type STSMode string
@@ -16,7 +20,23 @@ const (
 // and delivery/mx obeys.
 type STSPolicy struct {
 	Mode STSMode
-	MX   []string // canonical domains, or "*." and one
+	MX   []string      // canonical domains, or "*." and one
+	Age  time.Duration // for how long it holds once fetched
+	// Problem says that what the domain has now cannot be had, in a word of RFC 8460 §4.3 such as
+	// TLSSTSFetch; the rest is then what was known before, if anything.
+	Problem string
+}
+
+// Lines is the policy as its domain writes it (RFC 8461 §3.2); none for a domain without one.
+func (p STSPolicy) Lines() []string {
+	if p.Mode == "" {
+		return nil
+	}
+	lines := []string{"version: STSv1", "mode: " + string(p.Mode)}
+	for _, mx := range p.MX {
+		lines = append(lines, "mx: "+mx)
+	}
+	return append(lines, fmt.Sprintf("max_age: %d", p.Age/time.Second))
 }
 
 // Allows says whether host is one of the policy's. A star stands for one label (RFC 8461 §4.1).

@@ -69,6 +69,9 @@ func (s *Store) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, err
 	return s.o.Dial(ctx, addr)
 }
 
+// errInvalid is of a policy that was fetched and says nothing that can be followed.
+var errInvalid = errors.New("it is no policy")
+
 // get asks the policy host of d.
 func (s *Store) get(ctx context.Context, d relay.Domain) (policy, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -95,5 +98,9 @@ func (s *Store) get(ctx context.Context, d relay.Domain) (policy, error) {
 	if len(text) > maxBody {
 		return policy{}, fmt.Errorf("it is longer than %d octets", maxBody)
 	}
-	return parse(string(text))
+	p, err := parse(string(text))
+	if err != nil {
+		return policy{}, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return p, nil
 }

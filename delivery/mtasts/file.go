@@ -43,7 +43,7 @@ func (s *Store) state() ([]byte, error) {
 		if !e.holds(now) {
 			continue
 		}
-		if err := out.Encode(line{d, e.id, e.Mode, e.MX, e.fetched.UTC(), int64(e.age / time.Second)}); err != nil {
+		if err := out.Encode(line{d, e.id, e.Mode, e.MX, e.fetched.UTC(), int64(e.Age / time.Second)}); err != nil {
 			return nil, err
 		}
 	}
@@ -79,5 +79,5 @@ func readLine(text []byte) (relay.Domain, entry, bool) {
 	}
 	d, err := relay.ParseDomain(string(l.Domain))
 	age := time.Duration(min(max(l.MaxAge, 0), int64(maxAge/time.Second))) * time.Second
-	return d, entry{policy{relay.STSPolicy{Mode: l.Mode, MX: l.MX}, age}, l.ID, l.Fetched}, err == nil
+	return d, entry{policy{relay.STSPolicy{Mode: l.Mode, MX: l.MX, Age: age}}, l.ID, l.Fetched}, err == nil
 }

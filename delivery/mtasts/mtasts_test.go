@@ -50,7 +50,7 @@ func TestParse(t *testing.T) {
 		p, err := parse(text)
 		got := ""
 		if err == nil {
-			got = fmt.Sprintf("%s %v %v", p.Mode, p.MX, p.age)
+			got = fmt.Sprintf("%s %v %v", p.Mode, p.MX, p.Age)
 		}
 		if got != want {
 			t.Errorf("%.80q: %q, %v; want %q", text, got, err, want)
@@ -97,12 +97,12 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again := fmt.Sprintf("version: STSv1\nmode: %s\nmax_age: %d\n", p.Mode, p.age/time.Second)
+		again := fmt.Sprintf("version: STSv1\nmode: %s\nmax_age: %d\n", p.Mode, p.Age/time.Second)
 		for _, mx := range p.MX {
 			again += "mx: " + mx + "\n"
 		}
 		p2, err := parse(again)
-		if err != nil || !reflect.DeepEqual(p, p2) || p.age < 0 || p.age > maxAge || len(p.MX) > maxMX {
+		if err != nil || !reflect.DeepEqual(p, p2) || p.Age < 0 || p.Age > maxAge || len(p.MX) > maxMX {
 			t.Errorf("%q gives %+v, and that %+v, %v", text, p, p2, err)
 		}
 		parseRecord([]string{text})
@@ -244,14 +244,18 @@ func TestFetch(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.set(func() { w.handle = tt.handle })
+			problem := map[string]string{"good": "", "just fits": "", "nonsense": relay.TLSSTSInvalid, "other roots": relay.TLSSTSUntrustedWeb}[name]
+			if problem == "" && tt.want == "" {
+				problem = relay.TLSSTSFetch
+			}
 			s := w.open(t, func(o *Options) {
 				if tt.change != nil {
 					tt.change(o)
 				}
 			})
 			for range 3 {
-				if got := s.Find(t.Context(), partner); got.Mode != tt.want {
-					t.Errorf("%+v, want %q", got, tt.want)
+				if got := s.Find(t.Context(), partner); got.Mode != tt.want || got.Problem != problem {
+					t.Errorf("%+v, want %q and %q", got, tt.want, problem)
 				}
 			}
 			// Neither a policy nor a failure is asked for again at once.
@@ -271,7 +275,7 @@ func TestCertificate(t *testing.T) {
 			cert, err := w.ca.Issue(name, expired)
 			return &tls.Config{Certificates: []tls.Certificate{cert}}, err
 		}
-		if got := w.open(t).Find(t.Context(), partner); got.Mode != "" || w.asked.Load() != 0 {
+		if got := w.open(t).Find(t.Context(), partner); got.Mode != "" || got.Problem != relay.TLSSTSUntrustedWeb || w.asked.Load() != 0 {
 			t.Errorf("%s, expired %v: %+v after %d questions", name, expired, got, w.asked.Load())
 		}
 	}
@@ -283,7 +287,7 @@ func TestMemory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := w.open(t)
-	want := relay.STSPolicy{Mode: relay.STSEnforce, MX: []string{"mx1.partner.example", "*.hosted.example"}}
+	want := relay.STSPolicy{Mode: relay.STSEnforce, MX: []string{"mx1.partner.example", "*.hosted.example"}, Age: 7 * 24 * time.Hour}
 	check := func(what string, policy relay.STSPolicy, asked int32) {
 		t.Helper()
 		if got := s.Find(t.Context(), partner); !reflect.DeepEqual(got, policy) || w.asked.Load() != asked {
@@ -311,13 +315,14 @@ func TestMemory(t *testing.T) {
 	w.set(func() { w.records, w.dnsErr = nil, relay.ErrNoRecord })
 	check("record gone", want, 1)
 	w.set(func() { w.records, w.dnsErr, w.handle = []string{"v=STSv1; id=2;"}, nil, http.NotFound })
+	want.Problem = relay.TLSSTSFetch
 	check("new, but not there", want, 2)
 	check("not asked again at once", want, 2)
 	w.set(func() {
 		w.records = []string{"v=STSv1; id=3;"}
 		w.handle = text(strings.Replace(good, "enforce", "testing", 1))
 	})
-	want.Mode = relay.STSTesting
+	want.Mode, want.Problem = relay.STSTesting, ""
 	check("a new one", want, 3)
 	age(7*24*time.Hour/2 - time.Hour)
 	check("young", want, 3)
@@ -325,9 +330,10 @@ func TestMemory(t *testing.T) {
 	check("old", want, 4)
 	w.set(func() { w.handle = http.NotFound })
 	age(6 * 24 * time.Hour)
+	want.Problem = relay.TLSSTSFetch
 	check("old, and not there", want, 5)
 	age(7 * 24 * time.Hour)
-	check("ended", relay.STSPolicy{}, 5)
+	check("ended", relay.STSPolicy{Problem: relay.TLSSTSFetch}, 5)
 }
 
 // TestShared: many who want a policy at the same time cost one question.
@@ -365,7 +371,7 @@ func TestBounded(t *testing.T) {
 		t.Errorf("%+v of %d", got, len(s.entries))
 	}
 	for i := range maxEntries {
-		s.put(relay.Domain(fmt.Sprintf("d%d.example", i)), entry{policy{age: 48 * time.Hour}, "1", time.Now()})
+		s.put(relay.Domain(fmt.Sprintf("d%d.example", i)), entry{policy{relay.STSPolicy{Age: 48 * time.Hour}}, "1", time.Now()})
 		s.fail(relay.Domain(fmt.Sprintf("d%d.example", i)), "1", errors.New("no"))
 	}
 	s.fail("another.example", "1", errors.New("no"))

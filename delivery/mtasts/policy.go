@@ -18,11 +18,8 @@ const (
 	maxID   = 32
 )
 
-// policy is a policy and for how long it holds.
-type policy struct {
-	relay.STSPolicy
-	age time.Duration
-}
+// policy is a policy that was fetched, and holds for its Age.
+type policy struct{ relay.STSPolicy }
 
 // parse reads the text of a policy (RFC 8461 §3.2). Of a field that is there twice, mx excepted,
 // the first counts; unknown fields are passed over.
@@ -51,7 +48,7 @@ func parse(text string) (policy, error) {
 	}
 	var err error
 	p.Mode = relay.STSMode(fields["mode"])
-	p.age, err = parseAge(fields["max_age"])
+	p.Age, err = parseAge(fields["max_age"])
 	switch {
 	case err != nil:
 	case fields["version"] != "STSv1":

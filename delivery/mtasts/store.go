@@ -2,7 +2,9 @@ package mtasts
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -59,17 +61,18 @@ type entry struct {
 }
 
 func (e entry) holds(now time.Time) bool {
-	return now.Before(e.fetched.Add(e.age)) && e.fetched.Before(now.Add(time.Hour))
+	return now.Before(e.fetched.Add(e.Age)) && e.fetched.Before(now.Add(time.Hour))
 }
 
 // stale says that it is time to fetch it again, long before it ends: who hinders us then must go
 // on doing so.
-func (e entry) stale(now time.Time) bool { return now.After(e.fetched.Add(e.age / 2)) }
+func (e entry) stale(now time.Time) bool { return now.After(e.fetched.Add(e.Age / 2)) }
 
 // failure is a policy that could not be fetched.
 type failure struct {
-	id    string
-	until time.Time
+	id      string
+	until   time.Time
+	problem string // as STSPolicy.Problem
 }
 
 // flight is a fetch under way; everybody who wants that policy waits for it.
@@ -109,7 +112,7 @@ func (s *Store) Close() error {
 	return s.keeper.Close()
 }
 
-// Find returns the policy of d: the zero one where it has none that we could learn of. It asks
+// Find returns the policy of d: one without a Mode where it has none that we could learn of. It asks
 // the DNS each time, and the policy host when the id there is a new one or the policy is in the
 // second half of its life. It takes as long as a fetch at most, or until ctx ends.
 func (s *Store) Find(ctx context.Context, d relay.Domain) relay.STSPolicy {
@@ -128,10 +131,15 @@ func (s *Store) Find(ctx context.Context, d relay.Domain) relay.STSPolicy {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.entries[d]; ok && e.holds(time.Now()) {
-		return e.STSPolicy
+	var p relay.STSPolicy
+	now := time.Now()
+	if e, ok := s.entries[d]; ok && e.holds(now) {
+		p = e.STSPolicy
 	}
-	return relay.STSPolicy{}
+	if f, failed := s.failures[d]; failed && now.Before(f.until) {
+		p.Problem = f.problem
+	}
+	return p
 }
 
 // join returns the fetch of d's policy that is under way, or begins one; nil where none is due.
@@ -189,9 +197,20 @@ func (s *Store) fail(d relay.Domain, id string, err error) {
 			delete(s.failures, other)
 		}
 	}
-	s.failures[d] = failure{id, now.Add(pause)}
+	s.failures[d] = failure{id, now.Add(pause), problemOf(err)}
 	_, had := s.entries[d]
 	s.log.Warn("a domain's policy about TLS cannot be fetched", "rcpt", d, "err", err, "known", had)
+}
+
+// problemOf is err in a word of RFC 8460 §4.3.
+func problemOf(err error) string {
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return relay.TLSSTSUntrustedWeb
+	}
+	if errors.Is(err, errInvalid) {
+		return relay.TLSSTSInvalid
+	}
+	return relay.TLSSTSFetch
 }
 
 // put makes room by dropping the policy that ends first. Callers hold mu.
@@ -199,7 +218,7 @@ func (s *Store) put(d relay.Domain, e entry) {
 	if _, had := s.entries[d]; !had && len(s.entries) >= maxEntries {
 		var victim relay.Domain
 		for other, o := range s.entries {
-			if v := s.entries[victim]; victim == "" || o.fetched.Add(o.age).Before(v.fetched.Add(v.age)) {
+			if v := s.entries[victim]; victim == "" || o.fetched.Add(o.Age).Before(v.fetched.Add(v.Age)) {
 				victim = other
 			}
 		}

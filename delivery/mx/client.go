@@ -46,6 +46,8 @@ type Config struct {
 	Policies Policies     // what domains say of their hosts; nil: nothing
 	Routes   []Route      // the first that matches wins
 	Rescued  func(Rescue) // nil, or told of every letter that a Route.On takes; it must not wait
+	// Sessions is told what every new connection shows of TLS; it must not wait. nil: nobody is.
+	Sessions func(relay.TLSSession)
 	Timeouts Timeouts
 	Shuffle  func(n int, swap func(i, j int)) // nil: by chance. Orders hosts of equal preference
 	Log      *slog.Logger
@@ -130,7 +132,8 @@ func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch c
 		l.recordOwn(l.pending(), v, reply)
 		return
 	}
-	c.tryAll(ctx, l, c.plan(ctx, domain, ch.via), targets)
+	p := c.plan(ctx, domain, ch.via)
+	c.tryAll(c.watching(ctx, l, p, ch.via), l, p, targets)
 	if ch.rescue != nil {
 		c.rescue(ctx, l, domain, ch.rescue)
 	}
@@ -172,6 +175,7 @@ func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err erro
 		t.need, err = security{level: levelMay, source: "TLS-Required: No"}, nil
 	}
 	if err != nil {
+		watchOf(ctx).failed(t, nil, err)
 		err = lost(phasePolicy, err)
 		l.recordLoss(ctx, t, nil, todo, err)
 		return err

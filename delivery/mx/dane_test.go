@@ -124,7 +124,7 @@ func TestDANE(t *testing.T) {
 				v := tt.v
 				v.network = n
 				got := n.send(t, envelope("bob@partner.example"), hello, trusting(tt.tls), func(c *Config) {
-					c.Secure, c.Policies = &v, says{tt.sts, []string{host}}
+					c.Secure, c.Policies = &v, says{Mode: tt.sts, MX: []string{host}}
 				})[0]
 				wantTLS(t, got, r, tt.want)
 			})

@@ -19,7 +19,8 @@ type letter struct {
 	// trouble names the hosts that failed us and have not answered by another address since.
 	trouble map[string]bool
 
-	seven *sevenBit // how it goes to a host without 8BITMIME; nil: not asked yet
+	waives *bool     // what waivesTLS says; nil: not asked yet
+	seven  *sevenBit // how it goes to a host without 8BITMIME; nil: not asked yet
 }
 
 // asSevenBit reads, once, how the letter can be converted.

@@ -40,7 +40,7 @@ func TestMTASTS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, r := encrypting(tt.host)
-				got := n.send(t, envelope("bob@partner.example"), hello, trusting(""), func(c *Config) { c.Policies = says{tt.mode, tt.mx} })[0]
+				got := n.send(t, envelope("bob@partner.example"), hello, trusting(""), func(c *Config) { c.Policies = says{Mode: tt.mode, MX: tt.mx} })[0]
 				wantTLS(t, got, r, tt.want)
 			})
 		})
@@ -53,7 +53,7 @@ func TestTestingInTheClear(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n, _ := encrypting(host)
 			got := n.send(t, envelope("bob@partner.example"), hello, trusting(""),
-				func(c *Config) { c.Policies = says{relay.STSTesting, []string{"mx1.partner.example"}} })[0]
+				func(c *Config) { c.Policies = says{Mode: relay.STSTesting, MX: []string{"mx1.partner.example"}} })[0]
 			if got.Outcome != relay.Delivered || got.TLS != "none (mta-sts testing)" {
 				t.Errorf("%+v", got)
 			}
@@ -76,7 +76,7 @@ func TestPolicyNext(t *testing.T) {
 		n.addrs["mx2.partner.example"] = addrs("192.0.2.8")
 		n.hosts["192.0.2.8"] = &remote{ext: []string{"STARTTLS"}, tls: second}
 		got := n.send(t, envelope("bob@partner.example"), hello, trusting(""),
-			func(c *Config) { c.Policies = says{relay.STSEnforce, []string{"mx2.partner.example"}} })[0]
+			func(c *Config) { c.Policies = says{Mode: relay.STSEnforce, MX: []string{"mx2.partner.example"}} })[0]
 		if got.Outcome != relay.Delivered || !strings.HasPrefix(got.Host, "mx2.") || first.conns > 0 {
 			t.Errorf("%+v, the first had %d connections", got, first.conns)
 		}
@@ -90,7 +90,7 @@ func TestRoutesBeforePolicies(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n, _ := encrypting(selfSigned())
 			got := n.send(t, envelope("bob@partner.example"), hello, func(c *Config) {
-				c.Policies, c.Routes = says{relay.STSEnforce, []string{"mx9.partner.example"}}, []Route{route}
+				c.Policies, c.Routes = says{Mode: relay.STSEnforce, MX: []string{"mx9.partner.example"}}, []Route{route}
 			})[0]
 			if got.Outcome != relay.Delivered {
 				t.Errorf("%+v: %+v", route, got)

@@ -53,7 +53,7 @@ const (
 type security struct {
 	level  level
 	source string // who asks for it, for people; empty: nobody
-	names  string // for levelDANE: the host's, the first for SNI, divided by blanks
+	names  string // with TLSA records: the host's, divided by blanks; the first is their base domain, and for SNI
 	tlsa   string // and the records, as encodeTLSA has them
 }
 
@@ -100,7 +100,7 @@ func (c *Client) require(ctx context.Context, p plan, t target) (security, error
 	case err != nil:
 		return security{}, err
 	case p.tls == TLSDANE && need.level != levelDANE:
-		return security{}, &policyError{"route", "it has no usable TLSA record that DNSSEC vouches for", nil}
+		return security{}, &policyError{"route", "it has no usable TLSA record that DNSSEC vouches for", relay.TLSNoDANE, nil}
 	case need.level == levelDANE:
 		return need, nil // which an MTA-STS policy neither weakens nor replaces (RFC 8461 §2)
 	case found && p.sts.Mode != relay.STSEnforce:
@@ -114,21 +114,28 @@ func (p plan) mtasts(t target) (security, error) {
 	allowed := p.sts.Allows(relay.Domain(t.name))
 	switch {
 	case p.sts.Mode == relay.STSEnforce && !allowed:
-		return security{}, &policyError{"mta-sts", "it is not among the hosts of its domain's policy", nil}
+		return security{}, &policyError{"mta-sts", notInPolicy, relay.TLSInvalid, nil}
 	case p.sts.Mode == relay.STSEnforce:
 		return security{level: levelVerify, source: "mta-sts"}, nil
 	case p.sts.Mode == relay.STSTesting && !allowed:
-		return security{level: levelTesting, source: "mta-sts testing, not among the hosts of the policy"}, nil
+		return security{level: levelTesting, source: stsTesting + ", not among the hosts of the policy"}, nil
 	case p.sts.Mode == relay.STSTesting:
-		return security{level: levelTesting, source: "mta-sts testing"}, nil
+		return security{level: levelTesting, source: stsTesting}, nil
 	}
 	return security{}, nil
 }
+
+// What results and reports say of a policy.
+const (
+	stsTesting  = "mta-sts testing"
+	notInPolicy = "it is not among the hosts of its domain's policy"
+)
 
 // policyError is a host that cannot be trusted with the letter, whatever else it says.
 type policyError struct {
 	source string // who asks for it
 	text   string
+	result string // in a word of RFC 8460 §4.3; empty: err tells
 	err    error
 }
 
@@ -174,7 +181,7 @@ func (c *Client) tlsConfig(t target) (*tls.Config, *proof) {
 		if p.err = t.check(cs, cfg.RootCAs); p.err == nil || t.need.level < levelVerify {
 			return nil
 		}
-		return &policyError{t.need.source, "its certificate does not prove that it is " + t.name, p.err}
+		return &policyError{t.need.source, "its certificate does not prove that it is " + t.name, "", p.err}
 	}
 	return cfg, p
 }
@@ -199,9 +206,13 @@ func (t target) check(cs tls.ConnectionState, roots *x509.CertPool) error {
 // secure puts TLS on the session where it is wanted and can be had.
 func (s *session) secure(ctx context.Context, c *Client) error {
 	if _, offered := s.ext["STARTTLS"]; !offered {
+		watchOf(ctx).note(s.target, s.conn, relay.TLSNoStartTLS, "")
 		return s.without(c, "it does not offer STARTTLS")
 	}
 	a, err := s.exchange(phaseSTARTTLS, "STARTTLS")
+	if err == nil && a.code != 220 {
+		watchOf(ctx).note(s.target, s.conn, relay.TLSNoStartTLS, "STARTTLS was answered with "+a.reply().String())
+	}
 	switch {
 	case err != nil:
 		return err
@@ -221,8 +232,12 @@ func (s *session) secure(ctx context.Context, c *Client) error {
 func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 	cfg, shown := c.tlsConfig(s.target)
 	if s.tls, err = s.startTLS(ctx, cfg); err != nil {
+		if ctx.Err() == nil {
+			watchOf(ctx).failed(s.target, s.conn, errors.Unwrap(err))
+		}
 		return err
 	}
+	s.noteTLS(watchOf(ctx), shown)
 	s.tls += shown.String()
 	if shown.err != nil && s.target.need.level == levelTesting {
 		c.log.Warn("this host does not meet its domain's policy, which is for testing", "mx", s.target.String(), "err", shown.err)
@@ -238,7 +253,7 @@ func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 // before: that may be its owner's change, or somebody in the middle.
 func (s *session) without(c *Client, why string) error {
 	if s.target.need.mandatory() {
-		return lost(phaseTLS, &policyError{s.target.need.source, why, nil})
+		return lost(phaseTLS, &policyError{s.target.need.source, why, relay.TLSNoStartTLS, nil})
 	}
 	if s.target.need.level == levelTesting {
 		s.plain = "none (" + s.target.need.source + ")"

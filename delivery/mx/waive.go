@@ -13,6 +13,14 @@ const maxHeader = 256 << 10
 // the recipient's domain about TLS holds it up (RFC 8689 §5). A letter that cannot be read waives
 // nothing; the attempt will find that out by itself.
 func (l *letter) waivesTLS() bool {
+	if l.waives == nil {
+		waives := l.readWaiver()
+		l.waives = &waives
+	}
+	return *l.waives
+}
+
+func (l *letter) readWaiver() bool {
 	if _, err := l.body.Seek(0, io.SeekStart); err != nil {
 		return false
 	}

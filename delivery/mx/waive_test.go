@@ -35,7 +35,7 @@ func TestTLSRequiredNo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n, r := encrypting(selfSigned())
 			got := n.send(t, envelope("bob@partner.example"), letter, trusting(tt.route), func(c *Config) {
-				c.Policies = says{relay.STSEnforce, []string{"mx9.partner.example"}}
+				c.Policies = says{Mode: relay.STSEnforce, MX: []string{"mx9.partner.example"}}
 				c.Secure = &vouched{network: n, mx: true, err: errServfail}
 			})[0]
 			wantTLS(t, got, r, tt.want)
