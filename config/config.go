@@ -173,6 +173,7 @@ type Outbound struct {
 	SourceIPv4     netip.Addr // connect from this address; zero: the kernel chooses
 	SourceIPv6     netip.Addr
 	AllowLoopback  bool // deliver to MX hosts at 127.0.0.0/8 and ::1; off, because such an MX is a loop or a trap
+	TLSReports     bool // tell domains that ask for it how TLS with their hosts went (RFC 8460)
 }
 
 // The values of SMTP.BareNewline.
@@ -263,7 +264,7 @@ func Default() *Config {
 			GiveUpAfter: 5 * 24 * time.Hour,
 		},
 		ACME:     ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
-		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25},
+		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25, TLSReports: true},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
 		Policy:   Policy{Mode: PolicyEnforce},
 		POP3:     POP3{IdleTimeout: 10 * time.Minute, Undelete: 14 * 24 * time.Hour, Language: "en"},

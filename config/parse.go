@@ -210,6 +210,7 @@ func (r *reader) outbound(s section, o *Outbound) {
 	one(s, "source_ipv4", &o.SourceIPv4, readSource(false))
 	one(s, "source_ipv6", &o.SourceIPv6, readSource(true))
 	one(s, "allow_loopback", &o.AllowLoopback, readBool)
+	one(s, "tls_reports", &o.TLSReports, readBool)
 }
 
 // levels of the log, by the words of the file.

@@ -65,6 +65,7 @@ var neighbours = map[string][]string{
 	"delivery/maildir": {},
 	"delivery/mx":      {},
 	"delivery/mtasts":  {},
+	"delivery/tlsrpt":  {},
 	"delivery/dsn":     {},
 	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},
@@ -73,7 +74,7 @@ var neighbours = map[string][]string{
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
 	"cmd/relayctl/ctl": {"relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
-	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "pop3", "queue", "relay/admin", "relay/certs",
+	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
 }
 

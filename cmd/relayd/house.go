@@ -19,6 +19,7 @@ import (
 	"relayd/delivery/maildir"
 	"relayd/delivery/mtasts"
 	"relayd/delivery/mx"
+	"relayd/delivery/tlsrpt"
 	"relayd/pop3"
 	"relayd/queue"
 	"relayd/relay"
@@ -53,6 +54,7 @@ type house struct {
 	known     *known.Memory
 	secured   *known.Memory // mail hosts that had TLS
 	policies  *mtasts.Store
+	reports   *tlsrpt.Store // on TLS, to other domains
 	quota     *quota.Ledger
 	orders    *orders.Book
 	keys      *policy.Keys
@@ -202,10 +204,11 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 		Path: filepath.Join(cfg.DataDir, "mta-sts"), Resolver: h.dns, AllowLoopback: cfg.Outbound.AllowLoopback, Log: h.log,
 	})
 	h.later(h.policies.Close)
+	h.openReports(cfg)
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
 		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
-		Secure:  h.dns,
+		Secure: h.dns, Sessions: h.noteSession(cfg),
 		Rescued: h.rescues.note, Log: h.log,
 	})
 	h.later(h.client.Close)
@@ -244,7 +247,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
-		Keys: keyring{h}, Records: h.checkRecords,
+		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h},
 	})
 	return nil
 }

@@ -47,6 +47,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("drain", func() error { return h.drain.Run(ctx) })
 	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("mta-sts", func() error { h.policies.Run(ctx); return nil })
+	run("tls-reports", func() error { h.reports.Run(ctx); return nil })
 	run("tls-hosts", func() error { h.secured.Run(ctx); return nil })
 	run("dkim", func() error { return h.runKeys(ctx) })
 	run("quota", func() error { return fuse{h}.run(ctx) })

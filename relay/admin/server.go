@@ -59,8 +59,10 @@ type Config struct {
 	Devices func() []Device
 	// Keys are those that sign letters; Records says which records a domain of ours should have in
 	// the DNS, and has.
-	Keys    Keys
-	Records func(context.Context, relay.Domain) ([]records.Line, error)
+	Keys Keys
+	// TLSReports are what other domains are told of TLS with their hosts.
+	TLSReports TLSReports
+	Records    func(context.Context, relay.Domain) ([]records.Line, error)
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
 	About  func() About
@@ -183,6 +185,8 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/dkim", s.listKeys)
 	mux.HandleFunc("POST /v1/dkim", s.changeKeys)
 	mux.HandleFunc("GET /v1/dns/{domain}", s.checkRecords)
+	mux.HandleFunc("GET /v1/tls-reports", s.listTLSReports)
+	mux.HandleFunc("POST /v1/tls-reports", s.sendTLSReports)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
 	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)
