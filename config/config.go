@@ -43,6 +43,8 @@ type Config struct {
 	// DefaultDomain is the first of them in the file; empty without any. Its postmaster answers
 	// RCPT TO:<postmaster> (RFC 5321 §4.5.1).
 	DefaultDomain relay.Domain
+	// RelayDomains are kept by others; we are their backup MX.
+	RelayDomains map[relay.Domain]RelayDomain
 
 	// Users has what the file says of single users, by address in the form of NormalizeLocal. Who
 	// is a user stands in the users file.
@@ -107,6 +109,9 @@ type DomainConfig struct {
 	Aliases map[string][]string
 	// Language is that of the reports its people get: en, de, fr or es; empty: English.
 	Language string
+	// Server keeps its mail in place of the maildirs here, and Known says for whom.
+	Server Server
+	Known  Known
 }
 
 // UserConfig says what one user may do.
@@ -236,8 +241,8 @@ func Default() *Config {
 	return &Config{
 		DataDir: "/var/lib/relayd",
 		DropDir: "/var/lib/relayd/" + DropName,
-		Domains: map[relay.Domain]DomainConfig{},
-		Users:   map[relay.Address]UserConfig{},
+		Domains: map[relay.Domain]DomainConfig{}, RelayDomains: map[relay.Domain]RelayDomain{},
+		Users: map[relay.Address]UserConfig{},
 		Limits: Limits{
 			MessageSize:           50_000_000,
 			Recipients:            1000,

@@ -67,6 +67,7 @@ func (r *reader) dotted(e *entry) {
 func (r *reader) domain(s section, d relay.Domain, at span, g *graph) DomainConfig {
 	dc := DomainConfig{Aliases: map[string][]string{}}
 	one(s, "language", &dc.Language, readWord("en", "de", "fr", "es"))
+	r.server(s, d, &dc)
 	r.aliases(s.sub("aliases"), d, g, dc.Aliases)
 	own := relay.Address{Local: relay.Postmaster.Local, Domain: d}
 	target := own
@@ -76,7 +77,7 @@ func (r *reader) domain(s section, d relay.Domain, at span, g *graph) DomainConf
 	case aliased || d == "":
 	case ok && target != own:
 		g.add(own, place, target)
-	case s.t.get("postmaster") == nil:
+	case s.t.get("postmaster") == nil && dc.Server == (Server{}):
 		r.warn(at, fmt.Sprintf(`add to [domains.%q] a line such as postmaster = "ann"`, d),
 			"nobody is named as postmaster of %s: its letters will wait in a mailbox called postmaster", d)
 	}

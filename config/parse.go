@@ -64,6 +64,7 @@ func (r *reader) config(root *table, c *Config) {
 	listeners := r.listen(s.sub("listen"), c, s.t.get("listen_device") != nil)
 	r.smtp(s.sub("smtp"), &c.SMTP)
 	r.domains(s, c)
+	r.relayDomains(s, c)
 	r.devices(s, c, listeners)
 	r.users(s, c)
 	r.trust(s.sub("trust"), c)

@@ -208,6 +208,8 @@ func header(path string) string {
 		return "[[" + path + "]]"
 	case strings.HasPrefix(path, "users.*"):
 		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"
+	case strings.HasPrefix(path, "relay_domains.*"):
+		return `[relay_domains."your.partner"]`
 	case strings.HasPrefix(path, "domains.*"):
 		return `[domains."your.domain"` + strings.TrimPrefix(path, "domains.*") + "]"
 	}

@@ -33,7 +33,7 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	// An attempt that our own shutdown broke off proves nothing: it is not the one to give up on.
 	if ctx.Err() == nil {
 		now := time.Now()
-		_, step = d.Schedule().Next(item.Accepted.Add(d.line.lost(item.Accepted, now)), item.Attempts, now, item.ID)
+		_, step = d.Schedule().For(item.Domain).Next(item.Accepted.Add(d.line.lost(item.Accepted, now)), item.Attempts, now, item.ID)
 	}
 	d.conclude(ctx, item, results, step)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ type Options struct {
 	// domains have taken mail before; nil: all.
 	Outages string
 	Proven  func(relay.Domain) bool
+	// Inner says whether a domain's mail goes to a server of the same house, which our line has nothing to
+	// do with; nil: no domain's does.
+	Inner func(relay.Domain) bool
 	// Revive makes the Deliverer forget who did not answer: our own line was to blame. nil: it keeps
 	// no such thing.
 	Revive func()
@@ -109,6 +113,9 @@ func New(o Options) *Drain {
 	if o.Revive == nil {
 		o.Revive = func() {}
 	}
+	if o.Inner == nil {
+		o.Inner = func(relay.Domain) bool { return false }
+	}
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
@@ -151,37 +158,63 @@ func (d *Drain) Run(ctx context.Context) error {
 
 // take starts an attempt for each due item there is room for.
 func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
-	room, planned := d.room()
+	if d.line.isQuiet() {
+		// What stays in the house is not held up.
+		if took, err = d.takeSome(ctx, attempts, d.spare(), func(domain relay.Domain) bool { return !d.Inner(domain) }); err != nil {
+			return took, err
+		}
+	}
+	room := d.room()
 	if room == 0 {
-		return 0, nil
+		return took, nil
 	}
-	budget := d.paces.budget(planned)
-	skip := func(domain relay.Domain) bool {
-		return d.Paused != nil && d.Paused(domain) || budget.skip(domain)
-	}
+	outside := func(relay.Domain) bool { return false }
 	if !d.LineDown().IsZero() {
+		outside = d.Inner  // it would prove nothing
 		d.Revive()         // or the probe would only be told what the last one was
 		d.Queue.Hasten("") // or nobody might be due for hours, to find out
 	}
-	items, err := d.Queue.Take(ctx, time.Now(), room, skip)
-	if len(items) > 0 {
+	n, err := d.takeSome(ctx, attempts, room, outside)
+	if n > 0 {
 		d.line.probed(time.Now())
 	}
+	return took + n, err
+}
+
+// takeSome starts attempts at room items at most, of domains that skip lets through.
+func (d *Drain) takeSome(ctx, attempts context.Context, room int, skip func(relay.Domain) bool) (int, error) {
+	if room <= 0 {
+		return 0, nil
+	}
+	budget := d.paces.budget(d.planned())
+	items, err := d.Queue.Take(ctx, time.Now(), room, func(domain relay.Domain) bool {
+		return skip(domain) || d.Paused != nil && d.Paused(domain) || budget.skip(domain)
+	})
 	for _, item := range items {
 		d.start(attempts, item)
 	}
 	return len(items), err
 }
 
-// room returns how many attempts may start and how many each domain has under way, to count on.
-func (d *Drain) room() (int, map[relay.Domain]int) {
+// room returns how many attempts may start.
+func (d *Drain) room() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	planned := make(map[relay.Domain]int, len(d.running))
-	for domain, n := range d.running {
-		planned[domain] = n
-	}
-	return d.line.room(d.Total-d.active, d.active, time.Now()), planned
+	return d.line.room(d.Total-d.active, d.active, time.Now())
+}
+
+// spare returns how many attempts fewer there are than there may be, whatever the line bears.
+func (d *Drain) spare() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.Total - d.active
+}
+
+// planned returns how many attempts each domain has under way, to count on.
+func (d *Drain) planned() map[relay.Domain]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.running)
 }
 
 // start runs the attempt at item. An item that is still under way comes again when its attempt
@@ -203,7 +236,11 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 
 // learn keeps what an attempt shows of its destination. A success calls the letters that wait there.
 func (d *Drain) learn(item queue.Item, results []relay.Result) {
-	news, err := d.line.heard(item.Domain, results, time.Now())
+	var news news
+	var err error
+	if !d.Inner(item.Domain) {
+		news, err = d.line.heard(item.Domain, results, time.Now())
+	}
 	switch news {
 	case wentDown:
 		d.log.Warn("our own line seems to be down: nobody can be reached; mail waits, and nothing is given up", "err", err)
@@ -270,7 +307,7 @@ func (d *Drain) release(k queue.Key) {
 
 // wait returns when another Take may find something: new mail, a free slot, or time.
 func (d *Drain) wait(ctx context.Context, took int) {
-	room, _ := d.room()
+	room := d.room()
 	var timer <-chan time.Time
 	if next, ok := d.Queue.NextDue(); ok && (room > 0 || !d.LineDown().IsZero()) {
 		sleep := time.Until(next)

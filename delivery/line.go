@@ -78,6 +78,13 @@ func (l *line) isDown() bool {
 	return n > 0 && l.outages[n-1].To.IsZero()
 }
 
+// isQuiet says whether less than everything may go out.
+func (l *line) isQuiet() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.isDown() || l.ramp > 0
+}
+
 // downSince is when the line went down; zero while it is up.
 func (l *line) downSince() time.Time {
 	l.mu.Lock()

@@ -40,7 +40,7 @@ func (d *Drain) reportFailed(ctx context.Context, item queue.Item, failed []rela
 // reportDelayed warns the sender, and says whether that is done.
 func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []relay.Result) bool {
 	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
-	if s := d.Schedule(); s.GiveUpAfter > 0 {
+	if s := d.Schedule().For(item.Domain); s.GiveUpAfter > 0 {
 		r.Until = item.Accepted.Add(s.GiveUpAfter)
 	}
 	if err := d.report(ctx, item, r); err != nil {
@@ -55,18 +55,23 @@ func failedReport(item queue.Item, failed []relay.Result) dsn.Report {
 }
 
 // reportRelayed tells a sender who asked to hear of success that the letter went to a host that will
-// not tell him itself (RFC 3461 §5.2.2). A report that cannot be submitted is given up: the letter has
+// not tell him itself (RFC 3461 §5.2.2), or into the mailbox by LMTP. A report that cannot be submitted is given up: the letter has
 // arrived and must not be sent again for it.
 func (d *Drain) reportRelayed(ctx context.Context, item queue.Item, delivered []relay.Result) {
-	var here []relay.Result
+	here := map[dsn.Kind][]relay.Result{}
 	for _, res := range delivered {
-		if !res.DSN {
-			here = append(here, res)
+		switch {
+		case res.Arrived:
+			here[dsn.Delivered] = append(here[dsn.Delivered], res)
+		case !res.DSN:
+			here[dsn.Relayed] = append(here[dsn.Relayed], res)
 		}
 	}
-	r := dsn.Report{Kind: dsn.Relayed, Results: asked(item.Envelope, here, relay.NotifySuccess)}
-	if err := d.report(ctx, item, r); err != nil {
-		d.log.Warn("a report of success could not be submitted", "id", item.ID, "err", err)
+	for kind, results := range here {
+		r := dsn.Report{Kind: kind, Results: asked(item.Envelope, results, relay.NotifySuccess)}
+		if err := d.report(ctx, item, r); err != nil {
+			d.log.Warn("a report of success could not be submitted", "id", item.ID, "err", err)
+		}
 	}
 }
 

@@ -124,7 +124,7 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 	for i, e := range begun {
 		it := &items[i]
 		it.Attempts = 1
-		it.Next, _ = q.schedule.Next(it.Accepted, 1, now, it.ID)
+		it.Next, _ = q.schedule.For(it.Domain).Next(it.Accepted, 1, now, it.ID)
 		e.fresh, e.begun, e.scheduled = false, nanos(it.Next), false
 		it.Scheduled = false
 		e.next = q.clock.at(now) + int64(it.Next.Sub(now))

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"hash/fnv"
+	"maps"
 	"strconv"
 	"time"
 
@@ -15,6 +16,28 @@ type Schedule struct {
 	NotifyAfter time.Duration   // age at which our own people hear of the delay; 0: as everybody
 	WarnAfter   time.Duration   // age at which every sender hears of the delay; 0: never
 	GiveUpAfter time.Duration   // age at which the letter is returned
+
+	except map[relay.Domain]time.Duration // GiveUpAfter of single domains
+}
+
+// Except is s with another GiveUpAfter for the letters to d; For knows it.
+func (s Schedule) Except(d relay.Domain, giveUpAfter time.Duration) Schedule {
+	s.except = maps.Clone(s.except)
+	if s.except == nil {
+		s.except = map[relay.Domain]time.Duration{}
+	}
+	s.except[d] = giveUpAfter
+	return s
+}
+
+// For is the schedule of letters to d.
+func (s Schedule) For(d relay.Domain) Schedule {
+	if long, ok := s.except[d]; ok {
+		s = s.orDefault()
+		s.GiveUpAfter = long
+	}
+	s.except = nil
+	return s
 }
 
 // DefaultSchedule is what an office gets that configures nothing.

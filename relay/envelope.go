@@ -77,6 +77,7 @@ type Result struct {
 	TLS     string    `json:"tls,omitzero"`  // of the attempt, for people: "TLS1.3 TLS_AES_128_GCM_SHA256, verified (route)"; empty: without TLS, as before
 	DSN     bool      `json:"dsn,omitzero"`  // the host was told what reports the sender wants, and sends them from here on
 	At      time.Time `json:"at"`
+	Arrived bool      `json:"-"` // it lies in the mailbox, rather than having been passed on
 
 	// Transcript is the dialogue of the whole attempt, line by line with the seconds since it began;
 	// on one of its results, where not all was delivered. At most 8 KiB.

@@ -50,6 +50,7 @@ var neighbours = map[string][]string{
 	"relay/intake":     {"relay/policy"}, // policy finds, intake decides
 	"relay/policy":     {},
 	"relay/known":      {},
+	"relay/callout":    {},
 	"relay/quota":      {},
 	"relay/orders":     {},
 	"relay/users":      {},
@@ -75,14 +76,15 @@ var neighbours = map[string][]string{
 	"cmd/relayctl/ctl": {"relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
 	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users"},
+		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users",
+		"relay/callout"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it
 // when it changes.
 var homes = map[string][]string{
 	"go.etcd.io/bbolt":                    {"queue"},
-	"github.com/emersion/go-smtp":         {"relay/smtpd"},
+	"github.com/emersion/go-smtp":         {"relay/smtpd", "delivery/mx"}, // its LMTP client
 	"github.com/emersion/go-sasl":         {"relay/smtpd"},
 	"github.com/emersion/go-msgauth":      {"relay/policy"},
 	"blitiri.com.ar/go/spf":               {"relay/policy"},

@@ -25,6 +25,7 @@ import (
 	"relayd/relay"
 	"relayd/relay/admin"
 	"relayd/relay/autoconfig"
+	"relayd/relay/callout"
 	"relayd/relay/certs"
 	"relayd/relay/drop"
 	"relayd/relay/durable"
@@ -64,6 +65,7 @@ type house struct {
 	client    *mx.Client
 	drain     *delivery.Drain
 	rescues   rescues
+	callout   *callout.Memory          // who has a mailbox at servers behind us
 	smtp      map[string]*smtpd.Server // by service
 	devices   *smtpd.Devices
 	pop3      map[string]*pop3.Server
@@ -182,9 +184,12 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.later(h.queue.Close)
+	h.callout = callout.Open(filepath.Join(cfg.DataDir, "callouts"), h.ask, h.log)
+	h.later(h.callout.Close)
 	h.intake = intake.New(intake.Options{
 		Signer: signer{h.keys},
 		Local:  mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
+		Asker:  h.callout,
 		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
 		Quota:  fuse{h}, Success: h.reportDelivered,
 	})
@@ -207,6 +212,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.openReports(cfg)
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
+		Backup:   h.isBackup,
 		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
 		Secure: h.dns, Sessions: h.noteSession(cfg),
 		Rescued: h.rescues.note, Log: h.log,
@@ -216,6 +222,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
+		Inner: h.isInner,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil
@@ -244,7 +251,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isLocal, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h},
@@ -267,7 +274,11 @@ func (h *house) about() admin.About {
 }
 
 func schedule(cfg *config.Config) queue.Schedule {
-	return queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	s := queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	for d, domain := range cfg.RelayDomains {
+		s = s.Except(d, domain.GiveUpAfter)
+	}
+	return s
 }
 
 // minFree is the free space, in octets, below which no mail is accepted.
@@ -300,13 +311,17 @@ func directory(cfg *config.Config, people intake.Users) *intake.Directory {
 	d := &intake.Directory{
 		Hostname: cfg.Hostname, Default: cfg.DefaultDomain, Domains: map[relay.Domain]intake.Domain{},
 		Trusted: cfg.TrustNetworks, Delimiter: cfg.SMTP.RecipientDelimiter, Users: people,
-		Grants: map[relay.Address]intake.Grant{},
+		Grants: map[relay.Address]intake.Grant{}, Backups: map[relay.Domain]intake.Known{},
 	}
 	for name, user := range cfg.Users {
 		d.Grants[name] = intake.Grant{Any: user.SendAsAny, Addresses: user.SendAs}
 	}
 	for name, domain := range cfg.Domains {
-		d.Domains[name] = intake.Domain{Postmaster: domain.Postmaster, Aliases: domain.Aliases}
+		d.Domains[name] = intake.Domain{Postmaster: domain.Postmaster, Aliases: domain.Aliases,
+			Elsewhere: domain.Server != config.Server{}, Known: knownOf(domain.Known)}
+	}
+	for name, domain := range cfg.RelayDomains {
+		d.Backups[name] = knownOf(domain.Known)
 	}
 	return d
 }

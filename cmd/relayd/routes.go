@@ -24,7 +24,10 @@ const maxPassword = 1024
 
 // routes makes the routes of the config, and reads their passwords.
 func routes(cfg *config.Config) ([]mx.Route, error) {
-	var out []mx.Route
+	out, err := innerRoutes(cfg)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range cfg.Routes {
 		var password mx.Secret
 		if r.User != "" {
@@ -90,6 +93,9 @@ func checkVia(via string) error {
 
 // hasRoute says whether all mail for d takes a route, so that the DNS need not know d.
 func hasRoute(cfg *config.Config, d relay.Domain) bool {
+	if _, backup := cfg.RelayDomains[d]; backup || cfg.Domains[d].Server != (config.Server{}) {
+		return true
+	}
 	i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Matches(d) })
 	return i >= 0 && cfg.Routes[i].Always() && cfg.Routes[i].Via != ""
 }
@@ -97,6 +103,9 @@ func hasRoute(cfg *config.Config, d relay.Domain) bool {
 // mayRoute says whether a letter to d that was delivered may have gone by a route that does without
 // the DNS. A route by MX host, and one that was tried after direct delivery, proves that there is d.
 func mayRoute(cfg *config.Config, d relay.Domain) bool {
+	if cfg.Domains[d].Server != (config.Server{}) {
+		return true
+	}
 	return slices.ContainsFunc(cfg.Routes, func(r config.Route) bool {
 		return r.Matches(d) && r.Via != "" && len(r.MX)+len(r.On)+r.After == 0
 	})

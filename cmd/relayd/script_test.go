@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 //
 //	dns ZONE          serve the zone file, or from now on that one; $DNS is its address
 //	ca FILE           make an authority, which relayd trusts from the next start on; it signs for an mx that says so
-//	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR; sets $TLSA_DIR
+//	mx IP RULES DIR   run a scripted remote at IP, port $MXPORT, which keeps letters in DIR; sets $TLSA_DIR; IP may
+//	                  be the path of a socket
 //	start FILE        start relayd with the config FILE; sets $SMTP, $SUBMISSION, $POP3, ...
 //	shutdown, crash   end the last one started by SIGTERM (it must exit 0) or SIGKILL
 //	reload            SIGHUP, and wait until it is done
@@ -112,7 +113,11 @@ func cmdCA(ts *testscript.TestScript, _ bool, args []string) {
 func cmdMX(ts *testscript.TestScript, _ bool, args []string) {
 	script, err := relaytest.ParseMXScript(expanded(ts, args[1]))
 	ts.Check(err)
-	mx, err := relaytest.NewMX(net.JoinHostPort(args[0], ts.Getenv("MXPORT")), script)
+	addr := net.JoinHostPort(args[0], ts.Getenv("MXPORT"))
+	if strings.Contains(args[0], "/") {
+		addr = args[0]
+	}
+	mx, err := relaytest.NewMX(addr, script)
 	ts.Check(err)
 	ts.Defer(func() { mx.Close() })
 	if script.CertName != "" {

@@ -45,6 +45,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("certs", func() error { return h.certs.Run(ctx) })
 	run("refusals", func() error { h.rescues.run(ctx, h.config, h.intake, h.log); return nil })
 	run("drain", func() error { return h.drain.Run(ctx) })
+	run("callouts", func() error { h.callout.Run(ctx); return nil })
 	run("domains", func() error { h.known.Run(ctx); return nil })
 	run("mta-sts", func() error { h.policies.Run(ctx); return nil })
 	run("tls-reports", func() error { h.reports.Run(ctx); return nil })

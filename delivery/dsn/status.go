@@ -156,7 +156,7 @@ func remoteMTA(host string) string {
 		name, _, _ = strings.Cut("["+addr, "]")
 		name += "]"
 	}
-	if name == "" {
+	if name == "" || name[0] == '/' { // a socket here
 		return ""
 	}
 	return "dns; " + name

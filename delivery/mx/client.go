@@ -32,6 +32,11 @@ type Config struct {
 	// and tests. Routes may always lead there.
 	AllowLoopback bool
 
+	// Backup says whether we are only a backup MX of a domain: its mail goes to nobody but mail hosts that
+	// the DNS prefers to us, whatever routes for all domains say, and what the DNS says wrong of it is
+	// temporary. nil: of none.
+	Backup func(relay.Domain) bool
+
 	// LocalAddr chooses our own address for a connection to remote; the zero Addr, or nil for
 	// the function: the kernel does.
 	LocalAddr func(remote netip.Addr) netip.Addr
@@ -126,6 +131,10 @@ func (c *Client) Deliver(ctx context.Context, env relay.Envelope, domain relay.D
 
 // goVia tries the targets of a choice, and then its rescue.
 func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch choice) {
+	if ch.via != nil && ch.via.LMTP {
+		c.goLMTP(ctx, l, ch.via)
+		return
+	}
 	targets, v, reply := c.targets(ctx, domain, ch.via)
 	if len(targets) == 0 {
 		transcriptOf(ctx).note("%s", reply.Text)

@@ -22,16 +22,20 @@ const (
 
 // target is one place to connect to.
 type target struct {
-	name string // the host's name; an address in brackets where it has none
-	addr netip.AddrPort
-	via  *Route   // that leads there; nil: the MX records do
-	need security // what it must prove
+	name   string // the host's name; an address in brackets where it has none
+	addr   netip.AddrPort
+	via    *Route   // that leads there; nil: the MX records do
+	socket bool     // name is the path of a Unix socket
+	need   security // what it must prove
 	// signed: DNSSEC vouches that this is a mail host of the domain, or our configuration does.
 	signed bool
 }
 
 // String is the host as results and logs show it: mx1.partner.example[192.0.2.7]:25.
 func (t target) String() string {
+	if t.socket {
+		return t.name
+	}
 	if strings.HasPrefix(t.name, "[") {
 		return t.name + ":" + strconv.Itoa(int(t.addr.Port()))
 	}
@@ -103,6 +107,9 @@ func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]tar
 			Text: "the domain " + string(d) + " says in the DNS that it takes no mail"}
 	}
 	targets, v, reply := c.exchanges(ctx, d, mxs)
+	if v == messageFailed && c.isBackup(d) {
+		v, reply = hostTrouble, relay.Reply{Code: 451, Status: relay.Status{4, 4, 4}, Text: "we are a backup of " + string(d) + ": " + reply.Text}
+	}
 	for i := range targets {
 		targets[i].signed = signed
 	}
@@ -177,6 +184,8 @@ func (c *Client) exchanges(ctx context.Context, d relay.Domain, mxs []relay.MX) 
 	return nil, messageFailed, relay.Reply{Code: 550, Status: relay.Status{5, 1, 2},
 		Text: "the domain " + string(d) + " does not exist or has no mail host"}
 }
+
+func (c *Client) isBackup(d relay.Domain) bool { return c.cfg.Backup != nil && c.cfg.Backup(d) }
 
 // errOurselves is found in an MX list.
 var errOurselves = errors.New("this is us")

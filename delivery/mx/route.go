@@ -19,9 +19,12 @@ type Route struct {
 	Logins []string // who submitted it, alike
 	MX     []string // a most preferred mail host of the recipients: a name or "*.protection.example"
 
-	Via  relay.Domain // a name, dialled by its addresses without a look at its MX, or a literal; empty: the MX
-	Port int          // 0: Config.Port. At 465 TLS comes first (RFC 8314 §3.3)
-	TLS  string       // TLSNone, ...; empty: what the domain asks for, and TLSVerify with a User
+	Via relay.Domain // a name, dialled by its addresses without a look at its MX, or a literal; empty: the MX
+	// Socket is the path of a Unix socket and takes the place of Via. LMTP is spoken there instead of SMTP.
+	Socket string
+	LMTP   bool
+	Port   int    // 0: Config.Port. At 465 TLS comes first (RFC 8314 §3.3)
+	TLS    string // TLSNone, ...; empty: what the domain asks for, and TLSVerify with a User
 
 	// User and Password log in there (RFC 4954), under TLS or not at all. Empty: no login.
 	User     string
@@ -106,7 +109,7 @@ func (c *Client) choose(ctx context.Context, env *relay.Envelope, d relay.Domain
 	routes := *c.routes.Load()
 	for i := range routes {
 		r := &routes[i]
-		if !r.takes(env, d) {
+		if !r.takes(env, d) || r.To == "*" && c.isBackup(d) {
 			continue
 		}
 		if len(r.MX) > 0 && !asked {

@@ -14,8 +14,9 @@ type Directory struct {
 	Hostname  relay.Domain
 	Default   relay.Domain // whose postmaster answers <postmaster> and postmaster@Hostname
 	Domains   map[relay.Domain]Domain
-	Trusted   []netip.Prefix // may relay without a login
-	Delimiter string         // divides user from tag in user+tag; empty: no tags
+	Backups   map[relay.Domain]Known // domains of others, whose mail we take from strangers too
+	Trusted   []netip.Prefix         // may relay without a login
+	Delimiter string                 // divides user from tag in user+tag; empty: no tags
 	Users     Users
 	Grants    map[relay.Address]Grant // by login, normalised
 }
@@ -24,6 +25,15 @@ type Directory struct {
 type Domain struct {
 	Postmaster string              // a local part of this domain or an address
 	Aliases    map[string][]string // local part, normalised, to local parts or addresses
+	// Elsewhere says that another server of ours keeps its mail: the queue takes it, not the maildirs.
+	Elsewhere bool
+	Known     Known // who is there beside the users; only of a domain Elsewhere
+}
+
+// Known says whom a domain that is kept elsewhere has.
+type Known struct {
+	Names map[string]bool // local parts, normalised
+	Ask   bool            // the server that keeps it is asked about all others
 }
 
 // Users says which mailboxes exist; relay/users stands behind it.
@@ -51,6 +61,9 @@ func (d *Directory) Trusts(client netip.Addr) bool {
 // through mayRelay or through an alias that the operator wrote.
 func (d *Directory) Classify(o relay.Origin, to relay.Address) ([]relay.Recipient, error) {
 	domain, ours := d.ours(o, to)
+	if known, ok := d.Backups[to.Domain]; ok && !d.mayRelay(o) {
+		return d.backup(known, to)
+	}
 	if !ours {
 		if !d.mayRelay(o) {
 			return nil, relay.Refuse("intake: classify", 550, "5.7.1",
@@ -64,7 +77,7 @@ func (d *Directory) Classify(o relay.Origin, to relay.Address) ([]relay.Recipien
 		// It always exists: where the config's postmaster leads nowhere, its letters are kept in a
 		// maildir of that name.
 		mailbox := relay.Address{Local: relay.Postmaster.Local, Domain: domain}
-		r.add(relay.Recipient{Addr: mailbox, Mailbox: mailbox})
+		r.keep(mailbox, mailbox, false)
 	}
 	switch {
 	case r.tooMany:
@@ -73,6 +86,45 @@ func (d *Directory) Classify(o relay.Origin, to relay.Address) ([]relay.Recipien
 		return nil, relay.Refuse("intake: classify", 550, "5.1.1", "there is no mailbox "+to.String()+" here")
 	}
 	return r.found, nil
+}
+
+// backup resolves an address in a domain that we are the backup MX of, for a stranger: somebody who
+// is not known would be refused by its own server later, and we could give the letter back to nobody.
+func (d *Directory) backup(known Known, to relay.Address) ([]relay.Recipient, error) {
+	if known.Ask || d.has(known, to) {
+		return []relay.Recipient{{Addr: to, Orig: to.String()}}, nil
+	}
+	return nil, relay.Refuse("intake: classify", 550, "5.1.1", "there is no mailbox "+to.String()+", says the list of "+string(to.Domain))
+}
+
+// has says whether a domain kept elsewhere is known to have an address, with or without its tag. Every
+// domain has a postmaster (RFC 5321 §4.5.1).
+func (d *Directory) has(known Known, a relay.Address) bool {
+	normal, _ := d.Users.Mailbox(a)
+	base := normal.Local
+	if d.Delimiter != "" {
+		base, _, _ = strings.Cut(normal.Local, d.Delimiter)
+	}
+	return known.Names[normal.Local] || base != "" && known.Names[base] || normal.Local == relay.Postmaster.Local
+}
+
+// unsure says whether only the server that keeps it can tell whether there is an address that Classify
+// let through.
+func (d *Directory) unsure(o relay.Origin, a relay.Address) bool {
+	if known, ok := d.Backups[a.Domain]; ok {
+		return known.Ask && !d.mayRelay(o) && !d.has(known, a)
+	}
+	domain, ours := d.Domains[a.Domain]
+	if !ours || !domain.Elsewhere || !domain.Known.Ask || d.has(domain.Known, a) {
+		return false
+	}
+	base := a
+	if d.Delimiter != "" {
+		base.Local, _, _ = strings.Cut(a.Local, d.Delimiter)
+	}
+	_, whole := d.Users.Mailbox(a)
+	_, untagged := d.Users.Mailbox(base)
+	return !whole && !untagged
 }
 
 func (d *Directory) mayRelay(o relay.Origin) bool { return o.Trusted || o.User != "" }
@@ -100,6 +152,8 @@ type resolution struct {
 	seen    map[relay.Address]bool
 	found   []relay.Recipient
 	tooMany bool
+	holders []relay.Address // the users among those found
+	tag     string          // with its delimiter, of the address being resolved
 }
 
 // local resolves an address in one of our domains: alias, mailbox, postmaster, and then the same
@@ -111,8 +165,8 @@ func (r *resolution) local(a relay.Address, depth int) {
 	}
 	if r.seen[mailbox] {
 		// An alias that names itself means the mailbox of that name beside its other targets.
-		if exists {
-			r.add(relay.Recipient{Addr: r.deliveredFor(a), Mailbox: mailbox})
+		if exists || r.listed(mailbox) {
+			r.keep(a, mailbox, exists)
 		}
 		return
 	}
@@ -123,18 +177,48 @@ func (r *resolution) local(a relay.Address, depth int) {
 	case depth > maxAliasDepth:
 		r.tooMany = true
 	case isAlias:
+		tag := r.tag
+		r.tag = "" // of the alias
 		for _, t := range targets {
 			r.target(t, mailbox.Domain, depth+1)
 		}
-	case exists:
-		r.add(relay.Recipient{Addr: r.deliveredFor(a), Mailbox: mailbox})
+		r.tag = tag
+	case exists || r.listed(mailbox):
+		r.keep(a, mailbox, exists)
 	case mailbox.Local == relay.Postmaster.Local && domain.Postmaster != "":
 		r.target(domain.Postmaster, mailbox.Domain, depth+1)
 	default:
-		if user, _, ok := strings.Cut(a.Local, r.dir.Delimiter); ok && r.dir.Delimiter != "" && user != "" {
+		before := len(r.found)
+		if user, tag, ok := strings.Cut(a.Local, r.dir.Delimiter); ok && r.dir.Delimiter != "" && user != "" {
+			outer := r.tag
+			r.tag = r.dir.Delimiter + tag
 			r.local(relay.Address{Local: user, Domain: a.Domain}, depth+1)
+			r.tag = outer
+		}
+		if domain.Known.Ask && len(r.found) == before && r.tag == "" {
+			r.keep(a, mailbox, false)
 		}
 	}
+}
+
+// listed says whether a domain kept elsewhere is known to have a mailbox that is nobody's here.
+func (r *resolution) listed(mailbox relay.Address) bool {
+	domain := r.dir.Domains[mailbox.Domain]
+	return domain.Elsewhere && domain.Known.Names[mailbox.Local]
+}
+
+// keep adds a mailbox of one of our domains, which lies here or at the server that keeps the domain. There
+// the tag goes along.
+func (r *resolution) keep(a, mailbox relay.Address, exists bool) {
+	if exists {
+		r.holders = append(r.holders, mailbox)
+	}
+	if r.dir.Domains[mailbox.Domain].Elsewhere {
+		mailbox.Local += r.tag
+		r.add(relay.Recipient{Addr: mailbox})
+		return
+	}
+	r.add(relay.Recipient{Addr: r.deliveredFor(a), Mailbox: mailbox})
 }
 
 // target resolves what the config wrote behind an alias. The config was checked, so text that is

@@ -46,6 +46,7 @@ type Intake struct {
 	suggest func(relay.Domain) (relay.Domain, bool)
 	quota   Quota
 	closed  func() bool
+	asker   Asker
 	success func(ctx context.Context, env relay.Envelope, head []byte)
 	lookups chan struct{} // one for each domain being asked about
 }
@@ -65,6 +66,8 @@ type Options struct {
 	Suggest func(relay.Domain) (relay.Domain, bool)
 	// Quota bounds what each login may send elsewhere; nil: nothing does.
 	Quota Quota
+	// Asker knows who has a mailbox in domains that others keep, and is needed where Known.Ask is set.
+	Asker Asker
 	// Closed says whether the operator lets the front door rest; nil: never.
 	Closed func() bool
 	// Success is told, before the client hears its 250, of a letter that lies in mailboxes here and
@@ -84,7 +87,7 @@ func New(o Options) *Intake {
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		held:    sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
-		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, success: o.Success, lookups: make(chan struct{}, maxLookups),
+		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, asker: o.Asker, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }
 
@@ -144,8 +147,14 @@ func (in *Intake) checkDisk(s *Settings, o relay.Origin, from relay.Address, siz
 // Verify implements relay.Acceptor.
 func (in *Intake) Verify(_ context.Context, o relay.Origin, addr relay.Address) error {
 	o.Trusted, o.User = false, "" // a foreign address is not ours to confirm, whoever asks
-	_, err := in.settings.Load().Directory.Classify(o, addr)
-	return err
+	dir := in.settings.Load().Directory
+	if _, err := dir.Classify(o, addr); err != nil {
+		return err
+	}
+	if dir.unsure(o, addr) {
+		return relay.Refuse("intake: verify", 252, "2.1.5", "cannot say, send some mail and see")
+	}
+	return nil
 }
 
 // Submit implements relay.Submitter: a letter of our own, trusted to go anywhere. A permanent

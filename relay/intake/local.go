@@ -25,8 +25,9 @@ func (in *Intake) BeginLocal(_ context.Context, account string, from relay.Addre
 
 // Knows says whether an address of ours leads anywhere.
 func (in *Intake) Knows(a relay.Address) bool {
-	_, err := in.settings.Load().Directory.Classify(relay.Origin{}, a)
-	return err == nil
+	dir := in.settings.Load().Directory
+	_, err := dir.Classify(relay.Origin{}, a)
+	return err == nil && !dir.unsure(relay.Origin{}, a)
 }
 
 // account is who runs the program a letter comes from; empty for other letters.

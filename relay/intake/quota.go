@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"slices"
 
 	"relayd/relay"
 )
@@ -27,6 +28,8 @@ type Charge interface {
 // goes to mailboxes here is neither counted nor held.
 func (t *transaction) charge(h header) Charge {
 	_, foreign := split(t.env.Rcpts)
+	dir := t.settings.Directory
+	foreign = slices.DeleteFunc(slices.Clone(foreign), func(r relay.Recipient) bool { return dir.Domains[r.Addr.Domain].Elsewhere })
 	if t.in.quota == nil || t.env.Origin.User == "" || len(foreign) == 0 {
 		return free{}
 	}

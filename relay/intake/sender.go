@@ -35,7 +35,7 @@ func (d *Directory) owns(o relay.Origin, a relay.Address) bool {
 	if domain, ours := d.ours(o, a); ours {
 		r := resolution{dir: d, orig: a, seen: map[relay.Address]bool{}}
 		r.local(relay.Address{Local: a.Local, Domain: domain}, 0)
-		return slices.ContainsFunc(r.found, func(have relay.Recipient) bool { return have.Mailbox == user })
+		return slices.Contains(r.holders, user)
 	}
 	base, _, tagged := strings.Cut(normal.Local, d.Delimiter)
 	return tagged && d.Delimiter != "" && !taken && relay.Address{Local: base, Domain: normal.Domain} == user

@@ -30,6 +30,9 @@ func (t *transaction) Rcpt(ctx context.Context, to relay.Address, p relay.RcptPa
 	if err == nil {
 		err = t.checkDomain(ctx, found, to)
 	}
+	if err == nil {
+		found, err = t.ask(ctx, found, to)
+	}
 	if err != nil {
 		t.refused(err, to)
 		return err

@@ -70,13 +70,17 @@ func MX(t testing.TB, script string) *MXServer {
 	return s
 }
 
-// NewMX listens on addr ("127.0.0.1:0" picks a port). Close ends it.
+// NewMX listens on addr ("127.0.0.1:0" picks a port, a path with a / is a Unix socket). Close ends it.
 func NewMX(addr string, script MXScript) (*MXServer, error) {
 	cert, err := selfSigned(script.host())
 	if err != nil {
 		return nil, fmt.Errorf("relaytest: %w", err)
 	}
-	listener, err := net.Listen("tcp", addr)
+	network := "tcp"
+	if strings.Contains(addr, "/") {
+		network = "unix"
+	}
+	listener, err := net.Listen(network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("relaytest: %w", err)
 	}

@@ -73,7 +73,13 @@ func (m *mxSession) line() (string, error) {
 // command obeys one command line and says whether to go on.
 func (m *mxSession) command(line string) bool {
 	verb, rest, _ := strings.Cut(line, " ")
-	switch strings.ToUpper(verb) {
+	switch verb = strings.ToUpper(verb); {
+	case m.server.current().LMTP && (verb == "EHLO" || verb == "HELO"), !m.server.current().LMTP && verb == "LHLO":
+		return m.say("500 5.5.1 another protocol")
+	case verb == "LHLO":
+		verb = "EHLO"
+	}
+	switch verb {
 	case "EHLO":
 		return m.ehlo(rest)
 	case "HELO":
@@ -258,7 +264,45 @@ func (m *mxSession) data() bool {
 		return false
 	}
 	m.check()
+	if m.server.current().LMTP {
+		return m.endOfEach()
+	}
 	return m.endOfText()
+}
+
+// endOfEach lets the script decide for each recipient. Who is not refused has got the letter.
+func (m *mxSession) endOfEach() bool {
+	defer m.reset()
+	all := m.letter.Rcpts
+	m.letter.Rcpts = nil
+	actions := map[int]MXAction{}
+	for i, r := range all {
+		path, _, _ := splitPath("TO:"+r, "TO:")
+		action, ok := m.server.act("eom", path)
+		if ok {
+			actions[i] = action
+		}
+		if !ok || action.Kind == "reply" && action.Code/100 == 2 {
+			m.letter.Rcpts = append(m.letter.Rcpts, r)
+		}
+	}
+	if len(m.letter.Rcpts) > 0 {
+		if err := m.server.keep(m.letter); err != nil {
+			return m.say("451 4.3.0 " + err.Error())
+		}
+	}
+	for i, r := range all {
+		going := true
+		if action, ok := actions[i]; ok {
+			going = m.do(action, "")
+		} else {
+			going = m.say("250 2.0.0 " + r + " saved")
+		}
+		if !going {
+			return false
+		}
+	}
+	return true
 }
 
 // endOfText lets the script decide whether the letter is taken. Reset ends the transaction either way.

@@ -16,6 +16,7 @@ import (
 //	no ehlo|pipelining|8bitmime|smtputf8|size|enhancedstatuscodes
 //	size 1000000                      what SIZE says
 //	dsn                               offered
+//	lmtp                              LMTP is spoken (RFC 2033): LHLO, and at eom an answer for each recipient
 //	starttls                          offered, with a certificate made at the start
 //	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
 //	auth ann secret                   AUTH PLAIN and LOGIN offered (under TLS where there is starttls), and wanted before MAIL
@@ -44,6 +45,7 @@ type MXScript struct {
 	Expired  bool   // and that one has run out
 	Auth     string // name, NUL, password
 	DSN      bool
+	LMTP     bool
 	Sink     bool
 	Rules    []MXRule
 }
@@ -99,6 +101,8 @@ func (s *MXScript) sentence(line string) (err error) {
 		s.Without = append(s.Without, rest)
 	case "dsn":
 		s.DSN = true
+	case "lmtp":
+		s.LMTP = true
 	case "size":
 		s.Size, err = strconv.ParseInt(rest, 10, 64)
 	case "starttls":

@@ -113,7 +113,7 @@ func (a *app) reasons(it admin.Item, plan *queue.Schedule) reasons {
 	if plan == nil {
 		return r
 	}
-	for f := range plan.Forecast(it.Accepted, it.Attempts, later(it.Next, a.Now()), it.ID) {
+	for f := range plan.For(it.Domain).Forecast(it.Accepted, it.Attempts, later(it.Next, a.Now()), it.ID) {
 		if f.Attempt-it.Attempts > maxForecast {
 			return r
 		}

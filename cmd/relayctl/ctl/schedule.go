@@ -39,7 +39,11 @@ that letters which failed together do not come back together. relayd need not ru
 
 // scheduleOf is the time policy of a configuration.
 func scheduleOf(cfg *config.Config) queue.Schedule {
-	return queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	s := queue.Schedule{Retry: cfg.Queue.Retry, NotifyAfter: cfg.Queue.NotifyAfter, WarnAfter: cfg.Queue.WarnAfter, GiveUpAfter: cfg.Queue.GiveUpAfter}
+	for d, domain := range cfg.RelayDomains {
+		s = s.Except(d, domain.GiveUpAfter)
+	}
+	return s
 }
 
 // foretold is one line of a preview, with the stable names of --json.
