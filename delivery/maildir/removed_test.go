@@ -121,16 +121,16 @@ func TestUndeleteExpires(t *testing.T) {
 	s := keeping(t, root, time.Hour)
 	deliver(t, s, "one\r\n", ann)
 	removeAll(t, s)
+	first, _ := filepath.Glob(root + "/office.example/ann/removed/*")
 	deliver(t, s, "two\r\n", ann)
 	removeAll(t, s)
 	s.Close()
-	batches, _ := filepath.Glob(root + "/office.example/ann/removed/*")
-	if len(batches) != 2 {
-		t.Fatalf("batches: %v", batches)
+	if batches, _ := filepath.Glob(root + "/office.example/ann/removed/*"); len(first) != 1 || len(batches) != 2 {
+		t.Fatalf("batches: %v, then %v", first, batches)
 	}
 	put(t, root+"/office.example/ann/removed/notes/x", "x")
-	old := fmt.Sprint(time.Now().Add(-61*time.Minute).Unix()) + filepath.Base(batches[0])[10:]
-	os.Rename(batches[0], filepath.Join(filepath.Dir(batches[0]), old))
+	old := fmt.Sprint(time.Now().Add(-61*time.Minute).Unix()) + filepath.Base(first[0])[10:]
+	os.Rename(first[0], filepath.Join(filepath.Dir(first[0]), old))
 	s = keeping(t, root, time.Hour)
 	waitFor(t, func() bool { return len(removed(t, root)) == 1 })
 	s.Close()
