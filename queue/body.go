@@ -31,6 +31,13 @@ const (
 // errBody is what opening says of a body that is missing or not as it was written.
 var errBody = errors.New("the body is damaged")
 
+// errUnfinished is what is said of a file that ends before its trailer does.
+var errUnfinished = fmt.Errorf("%w: no trailer", errBody)
+
+// errReused: the file still holds the letter that had it before, or its end. A crash came before
+// the new one was written, so nobody was promised it; and the old one is settled.
+var errReused = fmt.Errorf("%w: the file is that of a letter that has been settled", errBody)
+
 // bodyWriter writes a body file.
 type bodyWriter struct {
 	file   *os.File
@@ -168,10 +175,12 @@ func openBody(name string, size int64, sum uint32) (*body, error) {
 	return b, nil
 }
 
-// readTrailer reads the envelope back from a body file, with the checksum of the body, after
-// checking both checksums. Size is that of the body.
-func readTrailer(name string) (relay.Envelope, uint32, error) {
+// readTrailer reads the envelope back from the body file of a letter, with the checksum of the
+// body, after checking both checksums. Size is that of the body. errReused comes before any other damage: a
+// reused file is half the one letter and half the other until it has been written whole.
+func (l layout) readTrailer(id relay.ID) (relay.Envelope, uint32, error) {
 	var env relay.Envelope
+	name := l.body(id)
 	f, err := os.Open(name)
 	if err != nil {
 		return env, 0, err
@@ -182,7 +191,7 @@ func readTrailer(name string) (relay.Envelope, uint32, error) {
 		return env, 0, err
 	}
 	if info.Size() < trailerLen {
-		return env, 0, fmt.Errorf("%w: no trailer", errBody)
+		return env, 0, errUnfinished
 	}
 	last := make([]byte, trailerLen)
 	if _, err := f.ReadAt(last, info.Size()-trailerLen); err != nil {
@@ -193,7 +202,7 @@ func readTrailer(name string) (relay.Envelope, uint32, error) {
 	line, ok := strings.CutPrefix(string(last), "\r\nrelayd1 ")
 	if _, err := fmt.Sscanf(line, "%08x %08x %08x", &bodySum, &textSum, &textLen); err != nil || !ok ||
 		textLen > info.Size()-trailerLen {
-		return env, 0, fmt.Errorf("%w: no trailer", errBody)
+		return env, 0, errUnfinished
 	}
 	text := make([]byte, textLen)
 	size := info.Size() - trailerLen - textLen
@@ -202,6 +211,9 @@ func readTrailer(name string) (relay.Envelope, uint32, error) {
 	}
 	if crc32.Checksum(text, castagnoli) != textSum || json.Unmarshal(text, &env) != nil || env.Size != size {
 		return env, 0, fmt.Errorf("%w: the trailer is damaged", errBody)
+	}
+	if env.ID != id {
+		return env, 0, fmt.Errorf("%w, %s", errReused, env.ID)
 	}
 	b, err := openBody(name, size, bodySum)
 	if err != nil {

@@ -13,8 +13,12 @@ func (c *checker) index() {
 	wrong := func(format string, args ...any) {
 		c.complain(Fault{Kind: FaultIndex, Repair: mendsIndex}, format, args...)
 	}
-	if x.items != c.report.Items {
-		wrong("the index has %d items, the database %d", x.items, c.report.Items)
+	young := 0
+	for _, y := range c.q.young {
+		young += len(y.items)
+	}
+	if x.items != c.report.Items+young {
+		wrong("the index has %d items, the database %d, and young letters %d", x.items, c.report.Items, young)
 	}
 	items, held, taken, octets := 0, 0, 0, int64(0)
 	latest := c.q.clock.in(max(c.q.schedule.Longest(), forgotten) + time.Minute)

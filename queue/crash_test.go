@@ -214,6 +214,18 @@ func TestFirstAttemptOverAnEnd(t *testing.T) {
 	}
 }
 
+// left is a copy of what would be on the disk if this process died now.
+func (f *office) left() (dir string) {
+	f.Helper()
+	dir = filepath.Join(f.TempDir(), "queue")
+	f.q.Frozen(func() {
+		if err := os.CopyFS(dir, os.DirFS(f.dir)); err != nil {
+			f.Fatal(err)
+		}
+	})
+	return dir
+}
+
 func (f *office) one(id relay.ID) queue.Item {
 	f.Helper()
 	items, err := f.q.Get(f.Context(), id)
@@ -226,11 +238,7 @@ func (f *office) one(id relay.ID) queue.Item {
 // crash is the office as another process finds it when this one has died now.
 func (f *office) crash() *office {
 	f.Helper()
-	dir := filepath.Join(f.TempDir(), "queue")
-	if err := os.CopyFS(dir, os.DirFS(f.dir)); err != nil {
-		f.Fatal(err)
-	}
-	g := &office{TB: f.TB, dir: dir}
+	g := &office{TB: f.TB, dir: f.left()}
 	g.open()
 	f.Cleanup(g.finish)
 	return g

@@ -4,23 +4,31 @@
 // time policy, one pure function.
 //
 // A letter is one file in bodies/, named by its ID, and one record for each domain it must go to
-// in relayd.db (bbolt). The record is the promise; the body file alone is nothing. Files of settled
-// letters wait in spare/ for the next (spare.go).
+// in relayd.db (bbolt). For its first second the file, which carries the envelope, is the promise,
+// and most letters never need more (young.go); from then on the records are, and the file alone is
+// nothing. Files of settled letters wait in spare/ for the next (spare.go).
 //
 // # Crash reasoning
 //
-// Commit writes and flushes the body, then commits the records in one bbolt transaction, then
-// returns, then comes the 250. Wherever a kill -9 or a power cut falls:
+// Commit writes and flushes the body with its trailer, then returns, then comes the 250. A letter
+// that is held, or not due yet, or one of too many gets its records first, in one bbolt
+// transaction. Wherever a kill -9 or a power cut falls:
 //
-//   - before the transaction: a body without a record. Nobody was promised it; the next Open
-//     removes it. It removes only files that were there before it and have no record then.
-//   - after the transaction: the record is durable, and its body was durable before it. The
-//     sender may not have heard the 250 and send again: a duplicate, never a loss.
+//   - before the end of the flush: a body without a whole trailer, of which nobody was promised
+//     anything; the next Open removes it. It removes only files that were there before it and
+//     have no record then. One whose trailer is whole and whose text is not goes to corrupt/.
+//   - after the flush: a whole body. The next Open writes the records it lacks. The sender may
+//     not have heard the 250 and send again: a duplicate, never a loss.
+//   - after the records: they are durable, for all of the letter in one transaction, and the body
+//     was durable before them.
 //   - in Take: Attempts and Next are durable before anybody dials; a first attempt needs no such
 //     record (first.go). After a crash the item waits out its pause; the attempt may have
 //     delivered: a duplicate.
 //   - in Settle or Drop: the transaction that removes the last record comes before the unlink of
-//     the body. Between them the body is an orphan again, and the next Open removes it.
+//     the body. Between them the body looks like a young letter, and the next Open takes it in
+//     again: a duplicate. Drop flushes the unlink before it returns.
+//   - after Close: an end in order leaves no young letter, and says so (first.go). A body without
+//     a record is then removed, whole or not.
 //
 // Everybody who writes (commits, Take, Settle, the operator) shares transactions through one
 // durable.Group: two syncs of the database carry all who came while the last two ran. A Settle

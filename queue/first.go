@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -41,11 +43,12 @@ func (q *Queue) noteOpening() {
 	}
 }
 
-// noteClosing records the first attempts that are still under way, and then that nothing is
-// unrecorded. It is called when nobody uses the queue any more.
+// noteClosing records the first attempts that are still under way and the letters without a record,
+// and then that nothing is unrecorded. It is called when nobody uses the queue any more.
 func (q *Queue) noteClosing() error {
 	q.mu.Lock()
 	var begun []Key
+	young := slices.Collect(maps.Keys(q.young))
 	for _, l := range q.index.letters {
 		for _, e := range l.entries {
 			if e.begun != 0 {
@@ -54,8 +57,8 @@ func (q *Queue) noteClosing() error {
 		}
 	}
 	q.mu.Unlock()
-	if len(begun) > 0 {
-		record := &op{apply: func(t *tx) error { return q.recordFirsts(t, begun) }}
+	if len(begun)+len(young) > 0 {
+		record := &op{apply: func(t *tx) error { return errors.Join(q.recordAll(t, young), q.recordFirsts(t, begun)) }}
 		if err := q.commit([]*op{record}); err != nil {
 			return fmt.Errorf("queue: close: %w", err)
 		}
@@ -102,20 +105,22 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 		return nil, nil, err
 	}
 	defer done()
-	var begun []*entry
-	err = q.store.db.View(func(btx *bbolt.Tx) error {
-		records := btx.Bucket(itemsBucket)
-		for _, e := range picked {
-			k := e.key()
-			it, _, err := decode(k, records.Get([]byte(k.String())))
-			if err != nil || it.Held || it.Attempts != 0 {
-				rest = append(rest, e)
-				continue
+	items, begun, picked := q.takeYoung(picked)
+	if len(picked) > 0 {
+		err = q.store.db.View(func(btx *bbolt.Tx) error {
+			records := btx.Bucket(itemsBucket)
+			for _, e := range picked {
+				k := e.key()
+				it, _, err := decode(k, records.Get([]byte(k.String())))
+				if err != nil || it.Held || it.Attempts != 0 {
+					rest = append(rest, e)
+					continue
+				}
+				items, begun = append(items, it), append(begun, e)
 			}
-			items, begun = append(items, it), append(begun, e)
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,6 +136,18 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 		it.Next = it.Next.UTC().Round(0)
 	}
 	return items, rest, nil
+}
+
+// takeYoung finds the items that have no record; rest are the others.
+func (q *Queue) takeYoung(picked []*entry) (items []Item, begun, rest []*entry) {
+	for _, e := range picked {
+		if it, ok := q.youngItem(e.key()); ok {
+			items, begun = append(items, it), append(begun, e)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	return items, begun, rest
 }
 
 // unrecorded is what the record of k should say of attempts and next, and does not while the first
@@ -151,8 +168,10 @@ func (q *Queue) overlay(it *Item) {
 }
 
 // Get returns the items of one letter by domain; ErrNotFound when there are none.
-func (q *Queue) Get(ctx context.Context, id relay.ID) ([]Item, error) {
-	items, err := q.store.Get(ctx, id)
+func (q *Queue) Get(ctx context.Context, id relay.ID) (items []Item, err error) {
+	if items = q.youngItems(id); items == nil {
+		items, err = q.store.Get(ctx, id)
+	}
 	for i := range items {
 		q.overlay(&items[i])
 	}
@@ -164,6 +183,9 @@ func (q *Queue) Get(ctx context.Context, id relay.ID) ([]Item, error) {
 // yielded as an error, with its ID and Domain, and the list goes on; any other error ends it.
 func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
+		if err := q.recordYoung(ctx, anyYoung); err != nil {
+			q.log.Error("a list of the queue lacks its newest letters", "err", err)
+		}
 		for it, err := range q.store.List(ctx, f) {
 			if err == nil {
 				q.overlay(&it)

@@ -47,6 +47,9 @@ func newMendable(t *testing.T) *mendable {
 	if err := s.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := q.recordYoung(t.Context(), anyYoung); err != nil {
+		t.Fatal(err)
+	}
 	m.k = Key{env.ID, "a.example"}
 	return m
 }

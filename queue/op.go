@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 
 	"go.etcd.io/bbolt"
+
+	"relayd/relay"
 )
 
 // maxGroup is the number of operations that share a transaction at most.
@@ -22,7 +24,8 @@ type op struct {
 type tx struct {
 	items, corrupt *bbolt.Bucket
 	dirty          bool
-	added          int // items, less those removed
+	added          int        // items, less those removed
+	recorded       []relay.ID // young letters that get their records
 }
 
 func newTx(b *bbolt.Tx) *tx {

@@ -124,10 +124,14 @@ func (q *Queue) changeAll(ctx context.Context, name string, f Filter, what chang
 			return total, fmt.Errorf("queue: %s: %w", name, err)
 		}
 		total += len(c.done)
+		q.removeBodies(c.bodies...)
 		if what.verb == nil {
 			q.dropTranscripts(c.done...)
+			// A file that came back after a power cut would be taken for a young letter.
+			if err := syncDir(q.bodies()); err != nil {
+				return total, fmt.Errorf("queue: %s: %w", name, err)
+			}
 		}
-		q.removeBodies(c.bodies...)
 		keys = keys[n:]
 	}
 	if total > 0 && what.verb != nil {
@@ -162,6 +166,9 @@ type change struct {
 
 func (c *change) apply(tx *tx) error {
 	for _, k := range c.keys {
+		if err := c.q.record(tx, k.ID); err != nil {
+			return err
+		}
 		old := tx.get(k)
 		if old == nil {
 			continue

@@ -39,7 +39,8 @@ type Queue struct {
 	flush  *durable.Flusher
 	group  *durable.Group[*op]
 	clock  clock
-	wake   chan struct{}
+	wake   bell
+	ageing bell // there are young letters
 	lock   *os.File
 	spares *spares
 	step   func(name string)
@@ -51,6 +52,7 @@ type Queue struct {
 
 	mu       sync.Mutex // guards what follows; never held while waiting for the disk
 	index    *index
+	young    map[relay.ID]*young
 	schedule Schedule
 
 	reserve    reserve      // guarded by committing
@@ -59,6 +61,7 @@ type Queue struct {
 	closed     bool
 	stop       chan struct{}
 	sweeping   sync.WaitGroup
+	growing    sync.WaitGroup
 }
 
 // Open opens the queue in dir, which it makes if need be, for this process alone: ErrInUse says
@@ -69,7 +72,8 @@ func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
 		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step, hold: o.Hold,
-		clock: clock{time.Now()}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		clock: clock{time.Now()}, wake: make(bell, 1), ageing: make(bell, 1), stop: make(chan struct{}),
+		young: map[relay.ID]*young{},
 	}
 	if q.log == nil {
 		q.log = slog.New(slog.DiscardHandler)
@@ -122,7 +126,11 @@ func (q *Queue) start() error {
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	return q.reconcile(l)
+	if err := q.reconcile(l); err != nil {
+		return err
+	}
+	q.growing.Go(q.age)
+	return nil
 }
 
 func (q *Queue) makeDirs() error {
@@ -166,6 +174,7 @@ func (q *Queue) Close() error {
 	close(q.stop)
 	q.life.Unlock()
 	q.sweeping.Wait()
+	q.growing.Wait()
 	return errors.Join(q.noteClosing(), q.release())
 }
 
@@ -219,9 +228,14 @@ func (q *Queue) NextDue() (time.Time, bool) {
 // what an operator released or retried. It is never closed.
 func (q *Queue) Wake() <-chan struct{} { return q.wake }
 
-func (q *Queue) ring() {
+func (q *Queue) ring() { q.wake.ring() }
+
+// bell wakes one who waits; rung twice it wakes once.
+type bell chan struct{}
+
+func (b bell) ring() {
 	select {
-	case q.wake <- struct{}{}:
+	case b <- struct{}{}:
 	default:
 	}
 }
@@ -266,7 +280,10 @@ func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
 }
 
 func (q *Queue) openMended(id relay.ID) (*body, error) {
-	b, err := q.store.open(id)
+	b, ok, err := q.openNew(id)
+	if !ok {
+		b, err = q.store.open(id)
+	}
 	if errors.Is(err, errRecord) {
 		if err = q.mendLetter(id); err == nil {
 			b, err = q.store.open(id)
@@ -296,6 +313,12 @@ func (q *Queue) commit(batch []*op) error {
 	id := btx.ID()
 	q.reserve.keep(btx.Size())
 	t := newTx(btx)
+	visible := false
+	defer func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.recorded(t.recorded, visible)
+	}()
 	for _, o := range batch {
 		if err := o.apply(t); err != nil {
 			return errors.Join(err, btx.Rollback())
@@ -310,6 +333,7 @@ func (q *Queue) commit(batch []*op) error {
 	} else if err = btx.Commit(); err != nil && !q.visible(id) {
 		return err
 	}
+	visible = true
 	q.step("queue: committed")
 	// A commit whose very last sync failed is visible all the same, though not promised: the
 	// index must show what the database shows.

@@ -16,7 +16,8 @@ import (
 )
 
 // reconcile brings records and body files together after a crash or damage. A body without a
-// record was never promised, or is settled, and goes; unless records are lost. A record without a
+// record is young, or was never promised, or is settled; after an end in order none is young, and
+// unless records are lost they go. A record without a
 // body stays: the next attempt finds that out and tells the sender.
 func (q *Queue) reconcile(l loaded) error {
 	bodies, missing := q.index.match(l.names)
@@ -42,6 +43,11 @@ func (q *Queue) reconcile(l loaded) error {
 		orphans = append(orphans, name)
 	}
 	q.sweeping.Go(q.sweepTranscripts)
+	if q.crashed && len(orphans) > 0 {
+		if orphans, err = q.adopt(orphans); err != nil {
+			return err
+		}
+	}
 	if len(orphans) > 0 {
 		q.sweeping.Go(func() { q.sweep(orphans) })
 	}
@@ -180,6 +186,9 @@ func (q *Queue) isHeld(k Key) bool {
 // read is the item of k in a transaction, mended if need be. ErrNotFound when there is none;
 // ErrDamaged when it could not be mended: it is gone, and the index must hear of it.
 func (q *Queue) read(t *tx, k Key) (it Item, h header, record []byte, err error) {
+	if err := q.record(t, k.ID); err != nil {
+		return it, h, nil, err
+	}
 	if record = t.get(k); record == nil {
 		return it, h, nil, ErrNotFound
 	}
@@ -306,16 +315,9 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	return items, t.addAll(items, sum)
 }
 
-// errReused: the file still holds the letter that had it before. A crash came before the new one
-// was written, so nobody was promised it; and the old one is settled.
-var errReused = errors.New("the file is that of a letter that has been settled")
-
 // itemsOf reads from the trailer of a body what its items were when it came, due now.
 func (l layout) itemsOf(id relay.ID) ([]*Item, uint32, error) {
-	env, sum, err := readTrailer(l.body(id))
-	if err == nil && env.ID != id {
-		err = fmt.Errorf("%w: %w, %s", errBody, errReused, env.ID)
-	}
+	env, sum, err := l.readTrailer(id)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -209,6 +209,11 @@ func (q *Queue) reindex() error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, y := range q.young {
+		for _, it := range y.items {
+			heads[it.Key()] = header{size: it.Size, next: nanos(it.Next)}
+		}
+	}
 	now, longest := time.Now(), q.schedule.Longest()
 	q.index.rebuild(heads, func(h header) int64 {
 		return q.clock.at(now) + int64(wait(time.Unix(0, h.next), now, h.longest(longest)))

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -26,9 +25,9 @@ type staged struct {
 type stagedState int
 
 const (
-	writing   stagedState = iota
-	flushing              // Commit has begun and not touched the database
-	recording             // the database may know the letter
+	writing  stagedState = iota
+	flushing             // Commit has begun, and the letter is nobody's yet
+	promised             // the index or the database may know it
 	gone
 )
 
@@ -66,8 +65,8 @@ func (s *staged) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Commit flushes the body and then records its items; both flushes are shared with whoever else
-// commits. It rings Wake.
+// Commit flushes the body, and records the items of a letter that cannot leave at once; both
+// flushes are shared with whoever else commits. It rings Wake.
 func (s *staged) Commit(ctx context.Context) error {
 	if s.state != writing {
 		return failure("queue: commit", fmt.Errorf("%s: committed or aborted before", s.env.ID))
@@ -96,11 +95,15 @@ func (s *staged) commit(ctx context.Context) error {
 	}
 	items := split(s.env)
 	s.q.holdNew(items)
+	s.state = promised
+	if s.q.admit(items, s.body.sum.Sum32()) {
+		s.q.step("queue: admitted")
+		return nil
+	}
 	records, err := encodeAll(items, s.body.sum.Sum32())
 	if err != nil {
 		return err
 	}
-	s.state = recording
 	return s.q.do(ctx, &op{
 		apply: func(t *tx) error {
 			for i, it := range items {
@@ -110,12 +113,7 @@ func (s *staged) commit(ctx context.Context) error {
 			}
 			return nil
 		},
-		publish: func(x *index) {
-			for _, it := range items {
-				w := wait(it.Next, time.Now(), s.q.schedule.Longest())
-				x.add(it.Key(), header{size: it.Size, held: it.Held}, s.q.clock.in(w)).fresh = true
-			}
-		},
+		publish: func(x *index) { s.q.publishNew(x, items) },
 	})
 }
 
@@ -153,7 +151,7 @@ func (s *staged) Abort() error {
 	switch was {
 	case gone:
 		return nil
-	case recording:
+	case promised:
 		return s.q.takeBack(s.env.ID, split(s.env))
 	}
 	s.body.release()
@@ -165,9 +163,16 @@ func (s *staged) Abort() error {
 }
 
 func (q *Queue) takeBack(id relay.ID, items []*Item) error {
+	if q.disown(id) {
+		q.removeBodies(id)
+		return nil
+	}
 	// Not the session's context: it is often what ended, and the letter must go all the same.
 	err := q.do(context.Background(), &op{
 		apply: func(t *tx) error {
+			if err := q.record(t, id); err != nil {
+				return err
+			}
 			for _, it := range items {
 				if t.get(it.Key()) == nil {
 					continue

@@ -179,29 +179,39 @@ func (t *taking) publish(x *index) {
 // the item was dropped or aborted during the attempt; ErrDamaged: its record and its letter are
 // damaged, and it is gone.
 func (q *Queue) Settle(ctx context.Context, k Key, results []relay.Result, warned bool) error {
-	results = slices.Clone(results)
-	s := &settling{q: q, k: k, warned: warned}
-	text := takeTranscript(results)
-	s.results = results
-	err := q.doSoon(ctx, &op{s.apply, s.publish})
-	if err == nil {
-		err = s.err
-	}
-	if err != nil {
-		return fmt.Errorf("queue: settle %s: %w", k, err)
+	last, ok := q.settleYoung(k, results)
+	if !ok {
+		var err error
+		if last, err = q.settle(ctx, k, results, warned); err != nil {
+			return fmt.Errorf("queue: settle %s: %w", k, err)
+		}
 	}
 	q.step("queue: settled")
-	switch {
-	case s.err == nil && !s.over:
-		q.keepTranscript(k, Transcript{s.attempts, time.Now().UTC().Round(0), text})
-	case s.tried:
-		q.dropTranscripts(k)
-	}
-	if s.last {
+	if last {
 		q.removeBodies(k.ID)
 		q.step("queue: body removed")
 	}
 	return nil
+}
+
+// settle is Settle for an item that gets or has a record; last says that it was the last of its
+// letter.
+func (q *Queue) settle(ctx context.Context, k Key, results []relay.Result, warned bool) (last bool, err error) {
+	results = slices.Clone(results)
+	s := &settling{q: q, k: k, warned: warned}
+	text := takeTranscript(results)
+	s.results = results
+	if err := q.doSoon(ctx, &op{s.apply, s.publish}); err != nil {
+		return false, err
+	}
+	switch {
+	case s.err != nil:
+	case !s.over:
+		q.keepTranscript(k, Transcript{s.attempts, time.Now().UTC().Round(0), text})
+	case s.tried:
+		q.dropTranscripts(k)
+	}
+	return s.last, s.err
 }
 
 // settling is one Settle inside a transaction.
