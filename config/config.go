@@ -65,6 +65,7 @@ type Config struct {
 	SMTP       SMTP
 	Submission Submission
 	Policy     Policy
+	Filters    []Filter // rspamd, clamd, the milters in the order of the file
 	POP3       POP3
 	Log        Log
 	Routes     []Route // the first match wins; none: the MX records
@@ -122,6 +123,8 @@ type UserConfig struct {
 	SendAsAny bool // as anybody at all
 
 	JunkInPOP3 bool // shows the letters in its folder Junk too
+	// JunkScore is from which score of rspamd on its copies go into the folder Junk; nil: rspamd says.
+	JunkScore *float64
 
 	RecipientsHour int // instead of Limits.UserRecipientsHour; 0: that
 	RecipientsDay  int

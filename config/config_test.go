@@ -345,3 +345,40 @@ func TestDefaultsAreNotShared(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `
+hostname = "mail.office.example"
+[users."ann@office.example"]
+junk_score = 4.5
+[filter.clamd]
+address = "unix:clamd.sock"
+[[filter.milter]]
+address = "[::1]:8891"
+when_down = "accept"
+[[filter.milter]]
+name = "archive"
+address = "archive.example:8891"
+submissions = true
+timeout = "5s"
+max_size = "1MB"
+[[filter.milter]]
+address = "unix:/run/x.sock"
+[filter.rspamd]
+address = "127.0.0.1:11333"
+`)
+	want := []config.Filter{
+		{Kind: "rspamd", Name: "rspamd", Address: "127.0.0.1:11333", Timeout: 30 * time.Second, MaxSize: 50_000_000},
+		{Kind: "clamd", Name: "clamd", Address: "unix:/etc/relayd/clamd.sock", Timeout: time.Minute, Defer: true, MaxSize: 25_000_000, Submissions: true},
+		{Kind: "milter", Name: "milter", Address: "[::1]:8891", Timeout: 30 * time.Second, MaxSize: 50_000_000},
+		{Kind: "milter", Name: "archive", Address: "archive.example:8891", Timeout: 5 * time.Second, Defer: true, MaxSize: 1_000_000, Submissions: true},
+		{Kind: "milter", Name: "milter2", Address: "unix:/run/x.sock", Timeout: 30 * time.Second, Defer: true, MaxSize: 50_000_000},
+	}
+	if diff := cmp.Diff(want, c.Filters); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if score := c.Users[relay.Address{Local: "ann", Domain: "office.example"}].JunkScore; score == nil || *score != 4.5 {
+		t.Errorf("the threshold is %v", score)
+	}
+}

@@ -204,7 +204,7 @@ func (r *reader) unknownKey(s section, e *entry) *problem {
 // header writes the path of a table as the file does.
 func header(path string) string {
 	switch {
-	case path == "route", path == "tls.pair", path == "listen_device":
+	case path == "route", path == "tls.pair", path == "listen_device", path == "filter.milter":
 		return "[[" + path + "]]"
 	case strings.HasPrefix(path, "users.*"):
 		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"

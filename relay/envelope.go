@@ -23,6 +23,7 @@ type Envelope struct {
 	UTF8     bool        `json:"utf8,omitzero"`      // needs SMTPUTF8: asked for at MAIL, and the sender or the header uses it
 	Junk     bool        `json:"junk,omitzero"`      // goes into the folder Junk of its mailboxes; for the maildirs alone
 	Auth     string      `json:"auth,omitzero"`      // what relay/policy found: "spf=fail dkim=pass dmarc=pass"; empty: it was not asked
+	Filter   string      `json:"filter,omitzero"`    // what content filters said: "rspamd=no-action/1.20 clamd=clean"; empty: none was asked
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
 	Via      string      `json:"via,omitzero"`       // where the operator sends it, a host or host:port or ViaMX; empty: where the routes lead
 	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
@@ -38,6 +39,7 @@ type Recipient struct {
 	Orig    string  `json:"orig,omitzero"`    // what RCPT TO said, for reports
 	Notify  Notify  `json:"notify,omitzero"`  // what the sender wants to hear of
 	ORcpt   string  `json:"orcpt,omitzero"`   // what the sender's own server called it, see ParseORcpt
+	Junk    bool    `json:"junk,omitzero"`    // local only: its copy goes into the folder Junk
 }
 
 // Origin is where a letter came from; it becomes the Received field and the log's client.

@@ -47,7 +47,8 @@ var neighbours = map[string][]string{
 	"relay/drop":       {},
 	"relay/sasl":       {},
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
-	"relay/intake":     {"relay/policy"}, // policy finds, intake decides
+	"relay/intake":     {"relay/policy", "relay/filter"}, // they find, intake decides
+	"relay/filter":     {},
 	"relay/policy":     {},
 	"relay/known":      {},
 	"relay/callout":    {},
@@ -77,7 +78,7 @@ var neighbours = map[string][]string{
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
 	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users",
-		"relay/callout"},
+		"relay/callout", "relay/filter"},
 }
 
 // homes says in which rooms a library lives. A new one gets a room; the rooms after it pay for it
@@ -88,6 +89,7 @@ var homes = map[string][]string{
 	"github.com/emersion/go-sasl":         {"relay/smtpd"},
 	"github.com/emersion/go-msgauth":      {"relay/policy"},
 	"blitiri.com.ar/go/spf":               {"relay/policy"},
+	"github.com/emersion/go-milter":       {"relay/filter"},
 	"github.com/miekg/dns":                {"relay/resolver", "relay/relaytest"},
 	"github.com/spf13/cobra":              {"cmd/relayd", "cmd/relayctl/ctl"},
 	"github.com/spf13/pflag":              {"cmd/relayctl/ctl"},
@@ -117,6 +119,7 @@ var testHomes = map[string][]string{
 	"github.com/pelletier/go-toml/v2":  nil,
 	"github.com/emersion/go-smtp":      nil, // its client
 	"github.com/emersion/go-sasl":      nil,
+	"github.com/emersion/go-milter":    nil, // its server
 	"github.com/emersion/go-msgauth":   nil, // its verifier
 	"github.com/xdg-go/scram":          nil, // its client
 	"github.com/coreos/go-systemd/v22": {"cmd/relayd"},

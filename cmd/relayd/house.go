@@ -29,6 +29,7 @@ import (
 	"relayd/relay/certs"
 	"relayd/relay/drop"
 	"relayd/relay/durable"
+	"relayd/relay/filter"
 	"relayd/relay/intake"
 	"relayd/relay/known"
 	"relayd/relay/orders"
@@ -61,6 +62,7 @@ type house struct {
 	keys      *policy.Keys
 	fresh     *resolver.Resolver // without a cache
 	queue     *queue.Queue
+	filters   *filter.Chain
 	intake    *intake.Intake
 	client    *mx.Client
 	drain     *delivery.Drain
@@ -194,6 +196,8 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		Quota:  fuse{h}, Success: h.reportDelivered,
 	})
 	h.pop3 = h.popServers(cfg, mail)
+	h.filters = filter.New(cfg.Hostname, h.log)
+	h.metrics.Filters(h.shownFilters)
 	h.setIntake(cfg)
 	return nil
 }
@@ -263,7 +267,7 @@ func (h *house) about() admin.About {
 	cfg := h.config()
 	a := admin.About{
 		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
-		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(), LineDown: h.drain.LineDown(),
+		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(), Filters: h.shownFilters(), LineDown: h.drain.LineDown(),
 	}
 	for _, l := range h.listeners {
 		if l.service != controlService {
@@ -297,12 +301,15 @@ func (h *house) holdNew(it *queue.Item) string {
 
 // setIntake puts the config's domains and limits in force at the front door.
 func (h *house) setIntake(cfg *config.Config) {
+	h.filters.Set(filterPrograms(cfg))
 	h.intake.Set(intake.Settings{
 		Directory:  directory(cfg, h.users),
 		Limits:     intake.Limits{ReceivedFields: cfg.Limits.ReceivedFields, MinFreeDisk: minFree(cfg)},
 		HideClient: cfg.Submission.HideClient,
 		Devices:    deviceRules(cfg),
 		Policy:     policyRules(cfg),
+		Filters:    h.filters,
+		JunkScore:  junkScores(cfg),
 		Routed:     func(d relay.Domain) bool { return hasRoute(cfg, d) },
 	})
 }

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 //	await FILE [N]    wait until N files match the pattern
 //	drained           wait until the queue is empty: a report comes before its letter is settled
 //	signed FILES N [END]  letters a remote keeps have N DKIM signatures, which all pass, by selectors with this END
+//	program NAME [REPLY]  run a fake rspamd, clamd or milter at NAME.sock; see filters_test.go
+//	upagain NAME...   wait until relayd has found these again
+//	put FILE          append what virus scanners take for a virus
 //
 // Files given to them have their $VARIABLES replaced.
 func TestScript(t *testing.T) {
@@ -57,7 +60,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": cmdDNS, "ca": cmdCA, "mx": cmdMX, "start": cmdStart, "shutdown": cmdShutdown, "crash": cmdCrash,
 			"reload": cmdReload, "send": cmdSend, "exits": cmdExits, "pop": cmdPop, "talk": cmdTalk, "await": cmdAwait, "drained": cmdDrained,
-			"signed": cmdSigned,
+			"signed": cmdSigned, "program": cmdProgram, "put": cmdPut, "upagain": cmdUpAgain,
 		},
 	})
 }
@@ -70,6 +73,8 @@ type stage struct {
 	dns    *relaytest.DNSServer
 	ca     *relaytest.CA
 	roots  string // the file of its certificate
+
+	programs map[string]interface{ Close() error } // content filters, by name
 }
 
 func onStage(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }

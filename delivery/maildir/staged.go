@@ -54,12 +54,12 @@ type Staged struct {
 // Mailboxes that are named twice get the letter once. Errors are *relay.Failure.
 func (s *Store) Stage(_ context.Context, env relay.Envelope) (relay.Staged, error) {
 	st := &Staged{store: s, id: env.ID}
-	folder := ""
-	if env.Junk {
-		folder = junkDir
-	}
 	seen := map[*box]bool{}
 	for _, r := range env.Rcpts {
+		folder := ""
+		if env.Junk || r.Junk {
+			folder = junkDir
+		}
 		if b := s.folder(r.Mailbox, folder); !r.Mailbox.IsNull() && !seen[b] {
 			seen[b] = true
 			st.boxes = append(st.boxes, b)

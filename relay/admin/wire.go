@@ -29,9 +29,10 @@ type Item struct {
 	LastAnswer string       `json:"last_answer"`      // of the newest attempt, on one line; empty before the first
 	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
-	Ret        relay.Ret    `json:"ret,omitempty"`   // how much of it the sender wants back (RFC 3461)
-	EnvID      string       `json:"envid,omitempty"` // his own name for it
-	Auth       string       `json:"auth,omitempty"`  // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
+	Ret        relay.Ret    `json:"ret,omitempty"`    // how much of it the sender wants back (RFC 3461)
+	EnvID      string       `json:"envid,omitempty"`  // his own name for it
+	Auth       string       `json:"auth,omitempty"`   // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
+	Filter     string       `json:"filter,omitempty"` // what content filters said: "rspamd=no-action/1.20 clamd=clean"
 
 	// Transcripts are the SMTP dialogues of the attempts that failed, and Transcript that of the last;
 	// lists leave them out.
@@ -73,7 +74,7 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 func NewItem(q queue.Item) Item {
 	it := Item{Ret: q.Ret, EnvID: q.EnvID, ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
-		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Via: q.Via}
+		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Filter: q.Filter, Via: q.Via}
 	if q.Held {
 		it.Hold = q.Hold
 	}
@@ -133,6 +134,8 @@ type About struct {
 	Certificates []Certificate `json:"certificates"`
 	MinFreeDisk  int64         `json:"min_free_disk"` // octets; mail is refused below
 	Warnings     []string      `json:"warnings,omitempty"`
+
+	Filters []ContentFilter `json:"filters,omitempty"`
 
 	LineDown time.Time `json:"line_down_since,omitzero"` // our own line: no destination can be reached
 }

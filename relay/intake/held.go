@@ -22,6 +22,7 @@ type heldBody struct {
 	pool *sync.Pool // of *[]byte
 	mem  *[]byte
 	file *os.File
+	over int64 // octets in file
 }
 
 // fill reads body to its end and shows every octet to tee.
@@ -53,11 +54,7 @@ func (s *heldBody) overflow(body io.Reader, tee io.Writer) (err error) {
 	}
 	buf := s.pool.Get().(*[]byte)
 	defer s.pool.Put(buf)
-	_, err = io.CopyBuffer(writerOnly{io.MultiWriter(s.file, tee)}, readerOnly{body}, (*buf)[:cap(*buf)])
-	if err != nil {
-		return err
-	}
-	_, err = s.file.Seek(0, io.SeekStart)
+	s.over, err = io.CopyBuffer(writerOnly{io.MultiWriter(s.file, tee)}, readerOnly{body}, (*buf)[:cap(*buf)])
 	return err
 }
 
@@ -74,7 +71,15 @@ func nameless(dir string) (*os.File, error) {
 	return f, os.Remove(f.Name())
 }
 
-// reader gives the body back.
+// size is that of the body, in octets.
+func (s *heldBody) size() int64 {
+	if s.mem == nil {
+		return 0
+	}
+	return int64(len(*s.mem)) + s.over
+}
+
+// reader gives the body back; several may read at a time.
 func (s *heldBody) reader() io.Reader {
 	switch {
 	case s.mem == nil:
@@ -82,7 +87,7 @@ func (s *heldBody) reader() io.Reader {
 	case s.file == nil:
 		return bytes.NewReader(*s.mem)
 	}
-	return io.MultiReader(bytes.NewReader(*s.mem), s.file)
+	return io.MultiReader(bytes.NewReader(*s.mem), io.NewSectionReader(s.file, 0, s.over))
 }
 
 func (s *heldBody) close() {

@@ -29,6 +29,11 @@ type Settings struct {
 	// of it; nil: none does.
 	Routed func(relay.Domain) bool
 	Policy Policy
+	// Filters are asked about letters that have come in whole; nil: there are none.
+	Filters Filters
+	// JunkScore is from which score of the spam filter on the copy of a mailbox goes into its folder
+	// Junk; ok: it has a threshold of its own. nil: none has.
+	JunkScore func(mailbox relay.Address) (score float64, ok bool)
 }
 
 // Intake implements relay.Acceptor for relay/smtpd and relay.Submitter for delivery.

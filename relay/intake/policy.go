@@ -88,14 +88,16 @@ var (
 // examined is a letter that is being checked: its body has to be read to its end before it is known
 // what becomes of it, and what its header will say.
 type examined struct {
-	check *policy.Check
+	check *policy.Check // nil where only filters look at it
 	body  heldBody
 }
 
 // end frees what is held, whether or not the check was finished.
 func (e *examined) end() {
 	if e != nil {
-		e.check.Cancel()
+		if e.check != nil {
+			e.check.Cancel()
+		}
 		e.body.close()
 	}
 }

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -38,7 +39,7 @@ func (t *transaction) charge(h header) Charge {
 		return free{}
 	}
 	c := t.in.quota.Count(user, len(foreign), h.subject)
-	t.env.Hold = c.Hold()
+	t.env.Hold = cmp.Or(c.Hold(), t.env.Hold)
 	return c
 }
 

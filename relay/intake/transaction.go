@@ -77,6 +77,9 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	if err == nil {
 		checked, err = t.examine(ctx, h, body, more)
 	}
+	if err == nil {
+		h, checked, err = t.filter(ctx, h, body, more, checked)
+	}
 	if err != nil {
 		t.refused(err, relay.Address{})
 		return "", err
@@ -219,13 +222,17 @@ func (t *transaction) accepted(size int64, took time.Duration) {
 	if t.env.Auth != "" {
 		line = log.With("auth", t.env.Auth)
 	}
+	if t.env.Filter != "" {
+		line = line.With("filter", t.env.Filter)
+	}
 	line.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
 		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))
-	if t.env.Junk {
-		log = log.With("folder", "Junk")
-	}
 	for _, r := range local {
-		log.Info("delivered", "rcpt", r.Addr, "mailbox", r.Mailbox)
+		line := log
+		if t.env.Junk || r.Junk {
+			line = log.With("folder", "Junk")
+		}
+		line.Info("delivered", "rcpt", r.Addr, "mailbox", r.Mailbox)
 	}
 }
 

@@ -154,6 +154,9 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 	if wishes := strings.TrimSpace(envelopeWishes(it)); wishes != "" {
 		line("asked for", "%s", wishes)
 	}
+	if it.Filter != "" {
+		line("filters", "%s", it.Filter)
+	}
 	for _, it := range items {
 		b.WriteByte('\n')
 		state := next(it.Next, a.Now(), it.Held)

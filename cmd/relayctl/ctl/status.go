@@ -51,6 +51,9 @@ func (a *app) describeStatus(st admin.Status) string {
 	if !st.LineDown.IsZero() {
 		line("line", "down since %s: nobody can be reached; mail waits, nothing is given up, and it is tried now and then", a.when(st.LineDown))
 	}
+	for _, f := range st.Filters {
+		line("filter", "%s", a.describeFilter(f))
+	}
 	line("disk", "%s free of %s%s", size(st.Disk.Free), size(st.Disk.Total), diskFloor(st))
 	for _, c := range st.Certificates {
 		line("certificate", "%s", a.describeCertificate(c))
@@ -118,4 +121,15 @@ func (a *app) describeCertificate(c admin.Certificate) string {
 		s += "; its renewal failed: " + c.Problem
 	}
 	return s
+}
+
+func (a *app) describeFilter(f admin.ContentFilter) string {
+	s := f.Name + " at " + f.Address
+	switch {
+	case f.Down.IsZero():
+		return s + ", up"
+	case f.WhenDown == "defer":
+		return s + ", down since " + a.when(f.Down) + ", mail is deferred: " + f.Problem
+	}
+	return s + ", down since " + a.when(f.Down) + ", mail passes unseen: " + f.Problem
 }
