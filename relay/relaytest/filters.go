@@ -87,7 +87,7 @@ func (r *Rspamd) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		io.WriteString(w, "pong\r\n")
 		return
 	}
-	a := Asked{Header: req.Header}
+	a := Asked{Header: req.Header.Clone()}
 	text := head{most: 64 << 10}
 	a.Size, _ = io.Copy(&text, req.Body)
 	a.Text = text.String()
