@@ -36,7 +36,9 @@ type house struct {
 	wake    chan struct{}
 	events  []string
 	reports []string
-	asked   int // how often Take was called
+
+	envelopes []relay.Envelope // of the reports
+	asked     int              // how often Take was called
 
 	underWay map[queue.Key]bool // taken and not settled
 }
@@ -168,6 +170,7 @@ func (h *house) Submit(_ context.Context, env relay.Envelope, body io.Reader) er
 	}
 	h.note("report %s to %s", kind, env.Rcpts[0].Addr)
 	h.reports = append(h.reports, string(text))
+	h.envelopes = append(h.envelopes, env)
 	return nil
 }
 

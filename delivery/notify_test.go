@@ -99,6 +99,30 @@ func TestReturnsTheWholeLetter(t *testing.T) {
 	})
 }
 
+// A letter that must be kept under TLS goes back as its header whatever its writer asked for, and the report
+// must be kept so too (RFC 8689 §5).
+func TestReportsKeepRequireTLS(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.deliver = answer
+		k := h.put("ann@office.example", "bad@partner.example")
+		h.mu.Lock()
+		it := h.items[k]
+		body, _ := h.Body(k.ID)
+		it.Size, _ = body.Seek(0, 2)
+		it.Ret, it.RequireTLS = relay.RetFull, true
+		h.mu.Unlock()
+		stop := h.run()
+		synctest.Wait()
+		stop()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if len(h.reports) != 1 || !h.envelopes[0].RequireTLS || strings.Contains(h.reports[0], "secret text") {
+			t.Errorf("%+v: %q", h.envelopes, h.reports)
+		}
+	})
+}
+
 // Our own people hear of a delay after a quarter of an hour and again with everybody, each time with
 // the reason and the next attempt, and at last that it is over. Nobody else is told so early, and
 // nobody of the end of what he was not told.

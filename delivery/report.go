@@ -122,13 +122,14 @@ func asked(env relay.Envelope, results []relay.Result, outcome relay.Notify) []r
 	return out
 }
 
-// report completes r with the letter of item, see reportOn.
+// report completes r with the letter of item, see reportOn. A letter that must not cross a line in the clear
+// goes back as its header, and so does the report, under the same condition (RFC 8689 §5).
 func (d *Drain) report(ctx context.Context, item queue.Item, r dsn.Report) error {
 	if item.From.IsNull() || len(r.Results) == 0 {
 		return nil
 	}
 	limit := int64(maxHead)
-	if r.Whole = r.Kind == dsn.Failed && item.Ret == relay.RetFull && item.Size <= maxWhole; r.Whole {
+	if r.Whole = r.Kind == dsn.Failed && item.Ret == relay.RetFull && !item.RequireTLS && item.Size <= maxWhole; r.Whole {
 		limit = maxWhole
 	}
 	r.OriginalHeader = d.head(item.ID, limit)
@@ -163,7 +164,7 @@ func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report)
 	}
 	env := relay.Envelope{
 		ID: r.ID, Rcpts: []relay.Recipient{{Addr: to}}, Accepted: now,
-		Size: int64(letter.Len()), UTF8: !to.IsASCII(),
+		Size: int64(letter.Len()), UTF8: !to.IsASCII(), RequireTLS: item.RequireTLS,
 	}
 	d.Step("report: composed")
 	err := d.submit(ctx, env, &letter)

@@ -35,7 +35,7 @@ func decodeLetter(b []byte) (letterRecord, error) {
 var (
 	letterFields = []string{
 		"id", "from", "rcpts", "ret", "envid", "origin", "accepted", "size", "body_8bit", "utf8", "junk", "auth", "hold", "via",
-		"told", "last", "done",
+		"require_tls", "told", "last", "done",
 	}
 	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
@@ -80,6 +80,8 @@ func (p *recordReader) letter() (rec letterRecord) {
 			rec.Hold = p.string()
 		case "via":
 			rec.Via = p.string()
+		case "require_tls":
+			rec.RequireTLS = p.boolean()
 		}
 	})
 	return rec

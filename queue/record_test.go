@@ -22,7 +22,7 @@ func sampleItem() *Item {
 			ID: relay.NewID(at), From: relay.Address{Local: "ann", Domain: "office.example"},
 			Rcpts:    []relay.Recipient{{Addr: bob, Orig: "BOB@bücher.example"}},
 			Origin:   relay.Origin{Client: netip.MustParseAddrPort("[2001:db8::1]:4711"), Helo: "h", Trusted: true},
-			Accepted: at, Size: 1234, Body8Bit: true, UTF8: true,
+			Accepted: at, Size: 1234, Body8Bit: true, UTF8: true, RequireTLS: true,
 		},
 		Domain: bob.Domain, Attempts: 3, Next: at.Add(time.Hour), Held: true, Warned: true,
 		Last: []relay.Result{{Rcpt: bob, Outcome: relay.Deferred, At: at,

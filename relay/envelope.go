@@ -27,6 +27,9 @@ type Envelope struct {
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
 	Via      string      `json:"via,omitzero"`       // where the operator sends it, a host or host:port or ViaMX; empty: where the routes lead
 	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
+
+	// RequireTLS: it goes on over TLS alone, to hosts that prove who they are and do the same (RFC 8689).
+	RequireTLS bool `json:"require_tls,omitzero"`
 }
 
 // ViaMX as Envelope.Via sends a letter to the mail hosts of its recipients, past all routes.
@@ -110,13 +113,15 @@ type Submitter interface {
 	Submit(ctx context.Context, env Envelope, body io.Reader) error
 }
 
-// MailParams are the parameters of MAIL FROM (RFC 1870, 3461, 6152, 6531).
+// MailParams are the parameters of MAIL FROM (RFC 1870, 3461, 6152, 6531, 8689).
 type MailParams struct {
 	Size     int64 // announced octets; 0: not announced
 	Body8Bit bool
 	UTF8     bool
 	Ret      Ret
 	EnvID    string
+
+	RequireTLS bool
 }
 
 // Acceptor is the front door for letters from clients: relay/smtpd knocks, relay/intake opens.

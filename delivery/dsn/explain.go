@@ -101,6 +101,10 @@ var explanations = map[[2]int]explanation{
 		"Le message a été refusé parce que le domaine de votre adresse n'accepte pas de courrier.", "El mensaje fue rechazado porque el dominio de su dirección no acepta correo."}, askPostmaster},
 	{7, 28}: {say{"The other server thinks that too much mail comes from here.", "Der andere Server meint, dass von hier zu viel E-Mail kommt.",
 		"L'autre serveur estime que trop de courrier vient d'ici.", "El otro servidor considera que desde aquí llega demasiado correo."}, sendLater},
+	{7, 30}: {say{"The message was to be kept encrypted all the way, which the other server does not promise.", "Die Nachricht sollte auf dem ganzen Weg verschlüsselt bleiben, was der andere Server nicht zusagt.",
+		"Le message devait rester chiffré sur tout le chemin, ce que l'autre serveur ne promet pas.", "El mensaje debía permanecer cifrado en todo el camino, lo que el otro servidor no promete."},
+		say{"Send it without asking for that, or reach the recipient by another way.", "Senden Sie sie ohne diese Forderung, oder erreichen Sie den Empfänger auf anderem Weg.",
+			"Envoyez-le sans cette exigence, ou joignez le destinataire par un autre moyen.", "Envíelo sin esa exigencia, o avise al destinatario por otro medio."}},
 	// 5.4.6 is the standard's; some servers say 5.4.14 or 5.7.28 for a loop, in their text alone.
 	{4, 14}: loop,
 }

@@ -141,7 +141,7 @@ func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch c
 		l.recordOwn(l.pending(), v, reply)
 		return
 	}
-	p := c.plan(ctx, domain, ch.via)
+	p := c.plan(ctx, domain, ch.via, l.env.RequireTLS)
 	c.tryAll(c.watching(ctx, l, p, ch.via), l, p, targets)
 	if ch.rescue != nil {
 		c.rescue(ctx, l, domain, ch.rescue)
@@ -180,7 +180,9 @@ func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err erro
 	todo := l.pending()
 	t.need, err = c.require(ctx, p, t)
 	// The writer may want it to arrive rather than to be safe; what the operator wants comes first.
-	if (err != nil || t.need.mandatory()) && p.tls == "" && l.waivesTLS() {
+	if l.env.RequireTLS {
+		t.need, err = p.requireTLS(t, err)
+	} else if (err != nil || t.need.mandatory()) && p.tls == "" && l.waivesTLS() {
 		t.need, err = security{level: levelMay, source: "TLS-Required: No"}, nil
 	}
 	if err != nil {

@@ -25,7 +25,7 @@ func (c *Client) dane(ctx context.Context, p plan, t target) (security, bool, er
 	}
 	records, base, err := c.cfg.Secure.TLSA(ctx, host, t.addr.Port())
 	if err != nil {
-		return security{}, false, &policyError{"dane", "its TLSA records cannot be looked up", relay.TLSBadDNSSEC, err}
+		return security{}, false, &policyError{source: "dane", text: "its TLSA records cannot be looked up", result: relay.TLSBadDNSSEC, err: err, passing: true}
 	}
 	if len(records) == 0 {
 		return security{}, false, nil
@@ -33,7 +33,7 @@ func (c *Client) dane(ctx context.Context, p plan, t target) (security, bool, er
 	all := encodeTLSA(records)
 	records = slices.DeleteFunc(records, func(r relay.TLSA) bool { return !usable(r) })
 	if len(records) == 0 {
-		return security{level: levelEncrypt, source: "dane, no usable record", names: string(base), tlsa: all}, true, nil
+		return security{level: levelEncrypt, source: daneUnusable, names: string(base), tlsa: all}, true, nil
 	}
 	names := []string{string(base), string(host)}
 	if t.via == nil {

@@ -90,6 +90,11 @@ func (l *letter) recordLoss(ctx context.Context, t target, s *session, rcpts []i
 		l.recordOwn(rcpts, hostUncertain, diskReply(disk.err))
 		return
 	}
+	if r := l.finalLoss(t, err); r.Code != 0 {
+		delete(l.trouble, t.name)
+		l.recordOwn(rcpts, hostLacks, r)
+		return
+	}
 	l.trouble[t.name] = true
 	loss, ok := errors.AsType[*lossError](err)
 	if !ok {

@@ -158,6 +158,9 @@ func (s *session) lacks(l *letter) relay.Reply {
 			"the message has %d octets, %s takes at most %d", s.sizeOf(l), s.target, size)}
 	case l.needsUTF8() && !s.offers("SMTPUTF8"):
 		return s.lacksUTF8()
+	case l.env.RequireTLS && !s.offers("REQUIRETLS"):
+		return relay.Reply{Code: 550, Status: relay.Status{5, 7, 30}, Text: fmt.Sprintf(
+			"the message may only go to hosts that keep it under TLS, and %s does not promise that (it does not offer REQUIRETLS)", s.target)}
 	case s.converts(l) && l.seven.err != nil:
 		return relay.Reply{Code: 554, Status: relay.Status{5, 6, 3}, Text: fmt.Sprintf(
 			"the message has 8-bit text, which %s cannot take (it does not offer 8BITMIME), and cannot be converted: %s",
@@ -241,6 +244,9 @@ func (s *session) mailCommand(l *letter, batch []int) string {
 	}
 	if s.offers("SMTPUTF8") && (l.needsUTF8() || !l.allASCII(batch)) {
 		b.WriteString(" SMTPUTF8")
+	}
+	if l.env.RequireTLS {
+		b.WriteString(" REQUIRETLS") // lacks has seen that it is offered
 	}
 	if s.offers("DSN") {
 		if l.env.Ret != "" {

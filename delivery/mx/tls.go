@@ -69,8 +69,8 @@ type plan struct {
 
 // plan says how much TLS it takes by a route, which may be nil, or else by the policy of the domain.
 // Where we log in, a certificate has to prove who hears the password, unless the route says in so
-// many words that it need not.
-func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route) (p plan) {
+// many words that it need not. A letter with REQUIRETLS needs the policy whatever the route says.
+func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route, requireTLS bool) (p plan) {
 	p.domain = d
 	if via != nil {
 		p.tls = via.TLS
@@ -79,7 +79,7 @@ func (c *Client) plan(ctx context.Context, d relay.Domain, via *Route) (p plan) 
 		}
 	}
 	// What a domain says is about its own hosts, not about a host of ours that leads there.
-	if p.tls == "" && (via == nil || via.Via == "") && c.cfg.Policies != nil {
+	if (p.tls == "" || requireTLS) && (via == nil || via.Via == "") && c.cfg.Policies != nil {
 		p.sts = c.cfg.Policies.Find(ctx, d)
 	}
 	return p
@@ -100,7 +100,7 @@ func (c *Client) require(ctx context.Context, p plan, t target) (security, error
 	case err != nil:
 		return security{}, err
 	case p.tls == TLSDANE && need.level != levelDANE:
-		return security{}, &policyError{"route", "it has no usable TLSA record that DNSSEC vouches for", relay.TLSNoDANE, nil}
+		return security{}, &policyError{source: "route", text: "it has no usable TLSA record that DNSSEC vouches for", result: relay.TLSNoDANE}
 	case need.level == levelDANE:
 		return need, nil // which an MTA-STS policy neither weakens nor replaces (RFC 8461 §2)
 	case found && p.sts.Mode != relay.STSEnforce:
@@ -114,7 +114,7 @@ func (p plan) mtasts(t target) (security, error) {
 	allowed := p.sts.Allows(relay.Domain(t.name))
 	switch {
 	case p.sts.Mode == relay.STSEnforce && !allowed:
-		return security{}, &policyError{"mta-sts", notInPolicy, relay.TLSInvalid, nil}
+		return security{}, &policyError{source: "mta-sts", text: notInPolicy, result: relay.TLSInvalid}
 	case p.sts.Mode == relay.STSEnforce:
 		return security{level: levelVerify, source: "mta-sts"}, nil
 	case p.sts.Mode == relay.STSTesting && !allowed:
@@ -127,8 +127,9 @@ func (p plan) mtasts(t target) (security, error) {
 
 // What results and reports say of a policy.
 const (
-	stsTesting  = "mta-sts testing"
-	notInPolicy = "it is not among the hosts of its domain's policy"
+	stsTesting   = "mta-sts testing"
+	daneUnusable = "dane, no usable record"
+	notInPolicy  = "it is not among the hosts of its domain's policy"
 )
 
 // policyError is a host that cannot be trusted with the letter, whatever else it says.
@@ -137,6 +138,8 @@ type policyError struct {
 	text   string
 	result string // in a word of RFC 8460 §4.3; empty: err tells
 	err    error
+
+	passing bool // it says nothing of the host: a later attempt may find out more
 }
 
 func (e *policyError) Error() string {
@@ -181,7 +184,7 @@ func (c *Client) tlsConfig(t target) (*tls.Config, *proof) {
 		if p.err = t.check(cs, cfg.RootCAs); p.err == nil || t.need.level < levelVerify {
 			return nil
 		}
-		return &policyError{t.need.source, "its certificate does not prove that it is " + t.name, "", p.err}
+		return &policyError{source: t.need.source, text: "its certificate does not prove that it is " + t.name, err: p.err}
 	}
 	return cfg, p
 }
@@ -253,7 +256,7 @@ func (s *session) handshake(ctx context.Context, c *Client) (err error) {
 // before: that may be its owner's change, or somebody in the middle.
 func (s *session) without(c *Client, why string) error {
 	if s.target.need.mandatory() {
-		return lost(phaseTLS, &policyError{s.target.need.source, why, relay.TLSNoStartTLS, nil})
+		return lost(phaseTLS, &policyError{source: s.target.need.source, text: why, result: relay.TLSNoStartTLS})
 	}
 	if s.target.need.level == levelTesting {
 		s.plain = "none (" + s.target.need.source + ")"

@@ -13,6 +13,9 @@ const maxHeader = 256 << 10
 // the recipient's domain about TLS holds it up (RFC 8689 §5). A letter that cannot be read waives
 // nothing; the attempt will find that out by itself.
 func (l *letter) waivesTLS() bool {
+	if l.env.RequireTLS {
+		return false // RFC 8689 §4.1: then the field says nothing
+	}
 	if l.waives == nil {
 		waives := l.readWaiver()
 		l.waives = &waives

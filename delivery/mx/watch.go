@@ -69,6 +69,9 @@ func (w *watch) note(t target, c net.Conn, result, reason string) {
 func (w *watch) failed(t target, c net.Conn, err error) {
 	result, reason := tlsResult(err)
 	if e, ok := errors.AsType[*policyError](err); ok && c == nil {
+		if e.source == requireTLSSource {
+			return // the domain promises nothing that it does not keep
+		}
 		t.need.source = e.source // what forbade the connection is what it was held against
 	}
 	w.note(t, c, result, reason)
@@ -126,7 +129,7 @@ func tlsResult(err error) (result, reason string) {
 func (s *session) noteTLS(w *watch, shown *proof) {
 	n := s.target.need
 	switch {
-	case n.level == levelEncrypt && strings.HasPrefix(n.source, "dane"):
+	case strings.HasPrefix(n.source, daneUnusable):
 		w.note(s.target, s.conn, relay.TLSBadTLSA, "no TLSA record is of use")
 	case n.level == levelTesting && n.source != stsTesting:
 		w.note(s.target, s.conn, relay.TLSInvalid, notInPolicy)

@@ -135,7 +135,7 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	if err := in.checkDisk(s, o, from, p.Size); err != nil {
 		return nil, err
 	}
-	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID}), nil
+	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS}), nil
 }
 
 // checkDisk refuses with 452 4.3.1 a letter there may be no room for.

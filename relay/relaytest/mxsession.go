@@ -130,6 +130,9 @@ func (m *mxSession) ehlo(name string) bool {
 			lines = append(lines, keyword)
 		}
 	}
+	if script.RequireTLS && m.letter.TLS {
+		lines = append(lines, "REQUIRETLS")
+	}
 	if script.DSN {
 		lines = append(lines, "DSN")
 	}
@@ -201,6 +204,9 @@ func (m *mxSession) mail(rest string) bool {
 		return m.say("503 5.5.1 say hello first")
 	}
 	for param := range strings.FieldsSeq(strings.ToUpper(params)) {
+		if script.RequireTLS && m.letter.TLS && param == "REQUIRETLS" {
+			continue
+		}
 		if script.DSN && (strings.HasPrefix(param, "RET=") || strings.HasPrefix(param, "ENVID=")) {
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 //	size 1000000                      what SIZE says
 //	dsn                               offered
 //	lmtp                              LMTP is spoken (RFC 2033): LHLO, and at eom an answer for each recipient
+//	requiretls                        offered under TLS
 //	starttls                          offered, with a certificate made at the start
 //	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
 //	auth ann secret                   AUTH PLAIN and LOGIN offered (under TLS where there is starttls), and wanted before MAIL
@@ -46,8 +47,10 @@ type MXScript struct {
 	Auth     string // name, NUL, password
 	DSN      bool
 	LMTP     bool
-	Sink     bool
-	Rules    []MXRule
+	// RequireTLS is offered under TLS (RFC 8689).
+	RequireTLS bool
+	Sink       bool
+	Rules      []MXRule
 }
 
 // MXRule is one rule of an MXScript.
@@ -99,6 +102,8 @@ func (s *MXScript) sentence(line string) (err error) {
 			return fmt.Errorf("unknown trait %q", rest)
 		}
 		s.Without = append(s.Without, rest)
+	case "requiretls":
+		s.RequireTLS = true
 	case "dsn":
 		s.DSN = true
 	case "lmtp":

@@ -115,6 +115,9 @@ func (g *guard) greeting() relay.Reply {
 	if g.offersDSN() {
 		lines = append(lines, "DSN")
 	}
+	if g.secure != nil {
+		lines = append(lines, "REQUIRETLS") // RFC 8689 §2: under TLS alone
+	}
 	lines = append(lines, "LIMITS RCPTMAX="+strconv.Itoa(l.Recipients))
 	if g.secure == nil && g.set.tls != nil {
 		lines = append(lines, "STARTTLS")
@@ -131,7 +134,7 @@ func (g *guard) greeting() relay.Reply {
 
 // offer is what the parameters of MAIL and RCPT are understood by.
 func (g *guard) offer() offer {
-	return offer{maxSize: g.set.limits.MessageSize, auth: g.srv.auth != nil, dsn: g.offersDSN()}
+	return offer{maxSize: g.set.limits.MessageSize, auth: g.srv.auth != nil, dsn: g.offersDSN(), requireTLS: g.secure != nil}
 }
 
 // offersDSN says whether the client may ask for reports (RFC 3461): our own people and machines may,

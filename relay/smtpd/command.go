@@ -126,6 +126,8 @@ type offer struct {
 	maxSize int64
 	auth    bool
 	dsn     bool
+
+	requireTLS bool
 }
 
 // parseMail reads the argument of MAIL. Where it refuses, the reply says why.
@@ -175,6 +177,8 @@ func (m *mailCommand) param(p param, o offer) *relay.Reply {
 		}
 	case p.key == "SMTPUTF8" && p.value == "":
 		m.params.UTF8 = true
+	case o.requireTLS && p.key == "REQUIRETLS" && p.value == "":
+		m.params.RequireTLS = true
 	case p.key == "AUTH" && o.auth && p.value != "":
 		// RFC 4954 §5: who first submitted it. We trust no client to say so, which the RFC
 		// allows: it is treated as AUTH=<>.

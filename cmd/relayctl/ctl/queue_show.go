@@ -189,6 +189,9 @@ func envelopeWishes(it admin.Item) (s string) {
 	if it.EnvID != "" {
 		s += " ENVID=" + it.EnvID
 	}
+	if it.RequireTLS {
+		s += " REQUIRETLS"
+	}
 	return s
 }
 
