@@ -29,7 +29,7 @@ func (c *Client) Ask(ctx context.Context, rcpt relay.Address) (bool, error) {
 	}
 	targets, _, reply := find(ctx, rcpt.Domain, ch.via)
 	err = errors.New(reply.Text)
-	p := c.plan(ctx, rcpt.Domain, ch.via)
+	p := c.plan(ctx, rcpt.Domain, ch.via, false)
 	for _, t := range targets[:min(len(targets), maxAsked)] {
 		if !lmtp {
 			if t.need, err = c.require(ctx, p, t); err != nil {

@@ -58,3 +58,13 @@ func (l *letter) finalLoss(t target, err error) relay.Reply {
 	}
 	return relay.Reply{Code: 550, Status: relay.Status{5, 7, 10}, Text: text}
 }
+
+// keepsTLS says whether a letter with REQUIRETLS may go over the session: under TLS, to a host that promises
+// to do alike, or over LMTP within this machine, which is delivery and not transport.
+func (s *session) keepsTLS() bool {
+	t := s.target
+	if t.via != nil && t.via.LMTP && (t.socket || t.addr.Addr().IsLoopback()) {
+		return true
+	}
+	return s.tls != "" && s.offers(requireTLSSource)
+}

@@ -2,6 +2,7 @@ package mx
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -106,5 +107,24 @@ func TestRequireTLSNext(t *testing.T) {
 				t.Errorf("second is there: %v: %+v", up, got)
 			}
 		})
+	}
+}
+
+// TestRequireTLSOverLMTP: a mail store on this machine may have such a letter, one elsewhere may not, whatever
+// it says: LMTP has no TLS.
+func TestRequireTLSOverLMTP(t *testing.T) {
+	l := &letter{}
+	l.env.RequireTLS = true
+	for host, want := range map[target]int{
+		{name: "/run/lmtp", socket: true, via: &Route{LMTP: true}}:                                 0,
+		{name: "store", addr: netip.MustParseAddrPort("127.0.0.1:24"), via: &Route{LMTP: true}}:    0,
+		{name: "store", addr: netip.MustParseAddrPort("192.0.2.4:24"), via: &Route{LMTP: true}}:    550,
+		{name: "smarthost", addr: netip.MustParseAddrPort("127.0.0.1:25"), via: &Route{To: "*"}}:   550,
+		{name: "mx1.partner.example", addr: netip.MustParseAddrPort("192.0.2.7:25"), signed: true}: 550,
+	} {
+		s := &session{target: host, ext: map[string]string{"REQUIRETLS": ""}}
+		if r := s.lacks(l); r.Code != want {
+			t.Errorf("%s: %s", host.name, r)
+		}
 	}
 }

@@ -158,7 +158,7 @@ func (s *session) lacks(l *letter) relay.Reply {
 			"the message has %d octets, %s takes at most %d", s.sizeOf(l), s.target, size)}
 	case l.needsUTF8() && !s.offers("SMTPUTF8"):
 		return s.lacksUTF8()
-	case l.env.RequireTLS && !s.offers("REQUIRETLS"):
+	case l.env.RequireTLS && !s.keepsTLS():
 		return relay.Reply{Code: 550, Status: relay.Status{5, 7, 30}, Text: fmt.Sprintf(
 			"the message may only go to hosts that keep it under TLS, and %s does not promise that (it does not offer REQUIRETLS)", s.target)}
 	case s.converts(l) && l.seven.err != nil:
