@@ -54,6 +54,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("filters", func() error { h.filters.Run(ctx); return nil })
 	run("quota", func() error { return fuse{h}.run(ctx) })
 	run("drop", func() error { return h.collector().Run(ctx) })
+	run("start", func() error { forgetStart(ctx); return nil })
 	run("reload", func() error { return h.reloadOnHangup(ctx) })
 
 	h.log.Info("started", "version", version(), "listening", addresses(h.listeners))
