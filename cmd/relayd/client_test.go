@@ -176,18 +176,20 @@ func (d *dialogue) expect(prefix string) {
 // pop gives a POP3 command and returns its whole reply, dots unstuffed.
 func (d *dialogue) pop(command string) string {
 	d.write(command + "\r\n")
-	reply := d.line()
-	if !strings.HasPrefix(reply, "+OK") || !multiline(command) {
-		return reply
+	first := d.line()
+	if !strings.HasPrefix(first, "+OK") || !multiline(command) {
+		return first
 	}
+	var reply strings.Builder
+	reply.WriteString(first)
 	for d.err == nil {
 		line, err := d.r.ReadString('\n')
 		if d.err = err; line == ".\r\n" {
 			break
 		}
-		reply += strings.TrimPrefix(line, ".")
+		reply.WriteString(strings.TrimPrefix(line, "."))
 	}
-	return reply
+	return reply.String()
 }
 
 func multiline(command string) bool {
