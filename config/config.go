@@ -215,6 +215,11 @@ type Policy struct {
 	// Except are senders that nothing follows for: domains, "*.example" for every name below one,
 	// and addresses in the form of NormalizeLocal.
 	Except []string
+	// AggregateReports says whether domains that ask for it get a daily report of what was found
+	// about letters in their name (RFC 9990).
+	AggregateReports bool
+	// ReportMailboxes are where others' reports about our domains arrive; none: the postmasters'.
+	ReportMailboxes []relay.Address
 }
 
 // POP3 says how the POP3 listeners behave.
@@ -274,7 +279,7 @@ func Default() *Config {
 		ACME:     ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25, TLSReports: true},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
-		Policy:   Policy{Mode: PolicyEnforce},
+		Policy:   Policy{Mode: PolicyEnforce, AggregateReports: true},
 		POP3:     POP3{IdleTimeout: 10 * time.Minute, Undelete: 14 * 24 * time.Hour, Language: "en"},
 		Log:      Log{Format: LogText, Level: slog.LevelInfo},
 	}

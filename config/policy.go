@@ -1,11 +1,18 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"relayd/relay"
+)
 
 func (r *reader) policy(s section, p *Policy) {
 	one(s, "mode", &p.Mode, readWord(PolicyEnforce, PolicyObserve, PolicyOff))
 	except, _ := many(s, "except", readException)
 	p.Except = whats(except)
+	one(s, "aggregate_reports", &p.AggregateReports, readBool)
+	mailboxes, _ := many(s, "report_mailboxes", readMailbox)
+	p.ReportMailboxes = whats(mailboxes)
 	if len(except) > 0 && p.Mode != PolicyEnforce {
 		r.warn(except[0].at, "", "mode is %q, under which nothing is refused, so except changes nothing", p.Mode)
 	}
@@ -30,4 +37,17 @@ func readException(v *value) (string, *problem) {
 		return a.String(), nil
 	}
 	return readPattern(v)
+}
+
+// readMailbox reads the address of a mailbox here.
+func readMailbox(v *value) (relay.Address, *problem) {
+	s, p := readString(v)
+	if p != nil {
+		return relay.Address{}, p
+	}
+	a, err := relay.ParseAddress(s, true)
+	if err != nil {
+		return relay.Address{}, wrong(`write the whole address of a mailbox, such as "ann@office.example"`, "%q is not an address: %s", clip(s), err)
+	}
+	return normalize(a), nil
 }

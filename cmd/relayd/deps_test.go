@@ -47,9 +47,10 @@ var neighbours = map[string][]string{
 	"relay/drop":       {},
 	"relay/sasl":       {},
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
-	"relay/intake":     {"relay/policy", "relay/filter"}, // they find, intake decides
+	"relay/intake":     {"relay/policy", "relay/filter", "relay/dmarc"}, // they find, intake decides, and a DMARC report says it
 	"relay/filter":     {},
-	"relay/policy":     {},
+	"relay/policy":     {"relay/dmarc"}, // its findings are what a report counts
+	"relay/dmarc":      {},
 	"relay/known":      {},
 	"relay/callout":    {},
 	"relay/quota":      {},
@@ -60,7 +61,7 @@ var neighbours = map[string][]string{
 	"relay/resolver":   {},
 	"relay/relaytest":  {},
 	// relay/orders: its pauses and rules are what the verbs carry.
-	"relay/admin":      {"queue", "relay/records", "relay/drop", "relay/orders"},
+	"relay/admin":      {"queue", "relay/dmarc", "relay/records", "relay/drop", "relay/orders"},
 	"config":           {},
 	"queue":            {},
 	"delivery":         {"queue", "delivery/dsn"},
@@ -74,9 +75,9 @@ var neighbours = map[string][]string{
 	// users: the tool edits the passwd-file itself, so that it works with the daemon down.
 	// relay/orders: with the daemon down it shows what rests.
 	// delivery/maildir: it reads what was removed and renames it back, as any program may in a maildir.
-	"cmd/relayctl/ctl": {"relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
+	"cmd/relayctl/ctl": {"relay/dmarc", "relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
-	"cmd/relayd": {"config", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
+	"cmd/relayd": {"config", "relay/dmarc", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
 		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users",
 		"relay/callout", "relay/filter"},
 }

@@ -27,6 +27,7 @@ import (
 	"relayd/relay/autoconfig"
 	"relayd/relay/callout"
 	"relayd/relay/certs"
+	"relayd/relay/dmarc"
 	"relayd/relay/drop"
 	"relayd/relay/durable"
 	"relayd/relay/filter"
@@ -60,6 +61,8 @@ type house struct {
 	quota     *quota.Ledger
 	orders    *orders.Book
 	keys      *policy.Keys
+	gathered  *dmarc.Ledger
+	feedback  *dmarc.Sender
 	fresh     *resolver.Resolver // without a cache
 	queue     *queue.Queue
 	filters   *filter.Chain
@@ -157,6 +160,8 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	if h.orders, err = orders.Open(filepath.Join(cfg.DataDir, "orders"), h.log); err != nil {
 		return err
 	}
+	h.gathered = dmarc.Open(filepath.Join(cfg.DataDir, "dmarc-reports"), h.log)
+	h.later(h.gathered.Close)
 	o := certificates(cfg)
 	o.Log, o.Visitors = h.log, autoconfig.Handler(h.clientSettings)
 	h.certs, err = certs.New(o)
@@ -193,8 +198,9 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		Local:  mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
 		Asker:  h.callout,
 		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
-		Quota:  fuse{h}, Success: h.reportDelivered,
+		Quota:  fuse{h}, Success: h.reportDelivered, Observe: h.observe,
 	})
+	h.feedback = h.dmarcSender(cfg)
 	h.pop3 = h.popServers(cfg, mail)
 	h.filters = filter.New(cfg.Hostname, h.log)
 	h.metrics.Filters(h.shownFilters)
@@ -258,7 +264,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
-		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h},
+		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h}, Reports: reporter{h},
 	})
 	return nil
 }

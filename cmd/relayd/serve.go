@@ -52,6 +52,7 @@ func (h *house) serve(ctx context.Context) error {
 	run("tls-hosts", func() error { h.secured.Run(ctx); return nil })
 	run("dkim", func() error { return h.runKeys(ctx) })
 	run("filters", func() error { h.filters.Run(ctx); return nil })
+	run("dmarc", func() error { h.feedback.Run(ctx); return nil })
 	run("quota", func() error { return fuse{h}.run(ctx) })
 	run("drop", func() error { return h.collector().Run(ctx) })
 	run("start", func() error { forgetStart(ctx); return nil })

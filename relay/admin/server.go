@@ -63,6 +63,8 @@ type Config struct {
 	// TLSReports are what other domains are told of TLS with their hosts.
 	TLSReports TLSReports
 	Records    func(context.Context, relay.Domain) ([]records.Line, error)
+	// Reports are the DMARC reports that we send.
+	Reports Reports
 	// Submit takes a letter of a program on this machine.
 	Submit func(ctx context.Context, o drop.Order, letter io.Reader) (Submitted, error)
 	About  func() About
@@ -187,6 +189,8 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/dns/{domain}", s.checkRecords)
 	mux.HandleFunc("GET /v1/tls-reports", s.listTLSReports)
 	mux.HandleFunc("POST /v1/tls-reports", s.sendTLSReports)
+	mux.HandleFunc("GET /v1/dmarc", s.listReports)
+	mux.HandleFunc("POST /v1/dmarc/send", s.sendReports)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
 	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"relayd/relay"
+	"relayd/relay/dmarc"
 )
 
 // Limits bounds what the front door takes.
@@ -53,6 +54,7 @@ type Intake struct {
 	closed  func() bool
 	asker   Asker
 	success func(ctx context.Context, env relay.Envelope, head []byte)
+	observe func(dmarc.Observation)
 	lookups chan struct{} // one for each domain being asked about
 }
 
@@ -79,6 +81,9 @@ type Options struct {
 	// whose sender wants to know (RFC 3461 §4.1): env.Rcpts are those he asked about, head is the
 	// beginning of the letter. nil: nobody is.
 	Success func(ctx context.Context, env relay.Envelope, head []byte)
+	// Observe is told of each stranger's letter whose domain asks for reports about it, after its fate
+	// is decided, and must not wait; nil: nobody is.
+	Observe func(dmarc.Observation)
 }
 
 // New makes an Intake. It is ready when Set has been called once.
@@ -92,6 +97,7 @@ func New(o Options) *Intake {
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, bufferSize); return &b }},
 		held:    sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
+		observe: o.Observe,
 		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, asker: o.Asker, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"relayd/relay"
+	"relayd/relay/dmarc"
 	"relayd/relay/policy"
 )
 
@@ -136,14 +137,48 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 	f := e.check.Finish()
 	t.env.Auth = f.String()
 	t.results = policy.Field(t.settings.Directory.Hostname, f.All)
-	switch p.decide(f, h, t.env.From) {
+	what := p.decide(f, h, t.env.From)
+	t.observed = p.observed(f, what, p.excepts(h, t.env.From))
+	switch what {
 	case junk:
 		t.env.Junk = true
 	case refuse:
 		e.end()
+		t.observe()
 		return nil, t.refuseForged(f)
 	}
 	return e, nil
+}
+
+// observed is the letter as the report to its author's domain counts it, with what became of it and
+// why that is not what the domain wishes (RFC 9990 §3.1.1.9 and §3.1.6).
+func (p Policy) observed(f policy.Findings, what fate, excepted bool) *dmarc.Observation {
+	o := f.Observed
+	if o == nil {
+		return nil
+	}
+	switch {
+	case what == junk:
+		o.Disposition = "quarantine"
+		if f.DMARC.Wish == policy.WishReject {
+			o.Reasons = append(o.Reasons, dmarc.Reason{Type: dmarc.MailingList})
+		}
+	case what == refuse:
+		o.Disposition = "reject"
+	case f.DMARC.Wish != policy.WishNone && excepted:
+		o.Reasons = append(o.Reasons, dmarc.Reason{Type: dmarc.LocalPolicy, Comment: "the sender is excepted"})
+	case f.DMARC.Wish != policy.WishNone:
+		o.Reasons = append(o.Reasons, dmarc.Reason{Type: dmarc.LocalPolicy, Comment: "nothing is refused here"})
+	}
+	return o
+}
+
+// observe counts the letter for the report, once it is known that it will not come again.
+func (t *transaction) observe() {
+	if t.observed != nil && t.in.observe != nil {
+		t.in.observe(*t.observed)
+	}
+	t.observed = nil
 }
 
 // refuseForged says which check failed and whom to ask: the writer, who may be honest, reads it in a

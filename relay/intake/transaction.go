@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"relayd/relay"
+	"relayd/relay/dmarc"
 )
 
 // transaction is one letter between MAIL and its 250.
@@ -21,6 +22,7 @@ type transaction struct {
 	named    int // how many RCPT commands were accepted
 	places   destinations
 	results  string // the Authentication-Results field of a stranger's letter, with its line end
+	observed *dmarc.Observation
 }
 
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
@@ -98,6 +100,7 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 		return "", err
 	}
 	t.accepted(size, time.Since(start))
+	t.observe()
 	charge.Accepted(ctx, t.env)
 	confirm(ctx)
 	return t.env.ID, nil
@@ -241,7 +244,11 @@ func (t *transaction) refused(err error, rcpt relay.Address) {
 	if f, ok := errors.AsType[*relay.Failure](err); ok {
 		code = cmp.Or(f.Reply.Code, code)
 	}
-	t.in.log.Info("refused", "from", t.env.From, "rcpt", rcpt, "client", client(t.env.Origin), "helo", t.env.Origin.Helo,
+	log := t.in.log
+	if t.env.Auth != "" {
+		log = log.With("auth", t.env.Auth)
+	}
+	log.Info("refused", "from", t.env.From, "rcpt", rcpt, "client", client(t.env.Origin), "helo", t.env.Origin.Helo,
 		"user", t.env.Origin.User, "code", code, "err", err)
 }
 

@@ -32,6 +32,7 @@ type record struct {
 	testing         bool // t=y
 	public, private bool // psd=y: names are registered below; psd=n: this is an organization's own
 	useless         bool // neither a valid p= nor anywhere to report to: no policy is in force
+	rua, fo         string
 }
 
 // parseRecord reads one TXT record; ok is false where it is no DMARC record at all.
@@ -45,10 +46,16 @@ func parseRecord(text string) (r record, ok bool) {
 	for part := range strings.SplitSeq(text, ";") {
 		name, value, _ := strings.Cut(part, "=")
 		name = strings.ToLower(strings.Trim(name, " \t\r\n"))
-		if _, twice := t[name]; !twice {
-			t[name] = strings.ToLower(strings.Trim(value, " \t\r\n"))
+		if _, twice := t[name]; twice {
+			continue
 		}
+		value = strings.Trim(value, " \t\r\n")
+		if name == "rua" {
+			r.rua = value // the local part of an address has its case
+		}
+		t[name] = strings.ToLower(value)
 	}
+	r.fo = t["fo"]
 	r.strictDKIM, r.strictSPF, r.testing = t["adkim"] == "s", t["aspf"] == "s", t["t"] == "y"
 	r.public, r.private = t["psd"] == "y", t["psd"] == "n"
 	valid := true
@@ -174,6 +181,7 @@ type policy struct {
 	record
 	at   string // where it was found; empty: nowhere
 	wish Wish
+	full Wish // what it would be but for t=y
 }
 
 func (t *tree) policy(ctx context.Context, author string, exists func() (bool, error)) (policy, error) {
@@ -219,10 +227,11 @@ func (r record) asked(at string, w Wish) policy {
 	if r.useless {
 		return policy{}
 	}
+	p := policy{record: r, at: at, wish: w, full: w}
 	if r.testing && w > WishNone {
-		w--
+		p.wish--
 	}
-	return policy{record: r, at: at, wish: w}
+	return p
 }
 
 // aligned says whether a proven domain speaks for the author's (RFC 9989 §4.4).
@@ -266,18 +275,26 @@ type proof struct {
 	spf    bool
 }
 
+// authorship is what DMARC comes to for one domain in From.
+type authorship struct {
+	result    Result
+	policy    policy
+	dkim, spf bool // proven and aligned
+}
+
 // judgeAuthor evaluates DMARC for one domain in From.
-func (t *tree) judgeAuthor(ctx context.Context, author string, proofs []proof) (Result, policy) {
+func (t *tree) judgeAuthor(ctx context.Context, author string, proofs []proof) authorship {
 	p, err := t.policy(ctx, author, func() (bool, error) { return exists(ctx, t.dns, author) })
 	switch {
 	case err != nil:
-		return TempError, policy{}
+		return authorship{result: TempError}
 	case p.at == "":
-		return None, policy{}
+		return authorship{result: None}
 	}
+	j := authorship{result: Fail, policy: p}
 	unsure := false
 	for _, have := range proofs {
-		if have.result != Pass && have.result != TempError {
+		if have.result != Pass && have.result != TempError || have.spf && j.spf || !have.spf && j.dkim {
 			continue
 		}
 		strict := p.strictDKIM
@@ -289,14 +306,19 @@ func (t *tree) judgeAuthor(ctx context.Context, author string, proofs []proof) (
 		case err != nil, ok && have.result == TempError:
 			// It may have been a pass: nothing is held against the letter.
 			unsure = true
+		case ok && have.spf:
+			j.spf = true
 		case ok:
-			return Pass, p
+			j.dkim = true
 		}
 	}
-	if unsure {
-		return TempError, p
+	switch {
+	case j.spf || j.dkim:
+		j.result = Pass
+	case unsure:
+		j.result = TempError
 	}
-	return Fail, p
+	return j
 }
 
 // worst orders what the domains of several authors come to: the one that asks for most counts.

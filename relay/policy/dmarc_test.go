@@ -15,13 +15,13 @@ func TestParseRecord(t *testing.T) {
 		"v=DMARC1; p=reject":                                         {p: WishReject, sp: WishReject, np: WishReject},
 		"v=DMARC1;p=Quarantine;SP=none;":                             {p: WishQuarantine},
 		"v=DMARC1; p=none; sp=quarantine; np=reject":                 {sp: WishQuarantine, np: WishReject},
-		"v=DMARC1; p=none; adkim=s; aspf=S; t=y; psd=y; pct=0; fo=1": {strictDKIM: true, strictSPF: true, testing: true, public: true},
+		"v=DMARC1; p=none; adkim=s; aspf=S; t=y; psd=y; pct=0; fo=1": {strictDKIM: true, strictSPF: true, testing: true, public: true, fo: "1"},
 		"v=DMARC1; p=reject; psd=n; t=n; adkim=r; psd=y":             {p: WishReject, sp: WishReject, np: WishReject, private: true},
 		// Without a usable p= there is a policy only for somebody who asks for reports.
 		"v=DMARC1":                                   {useless: true},
 		"v=DMARC1; p=refuse":                         {useless: true},
-		"v=DMARC1; rua=mailto:a@b.c":                 {},
-		"v=DMARC1; p=reject; sp=x; rua=mailto:a@b.c": {},
+		"v=DMARC1; rua=mailto:A@b.c":                 {rua: "mailto:A@b.c"},
+		"v=DMARC1; p=reject; sp=x; rua=mailto:a@b.c": {rua: "mailto:a@b.c"},
 	} {
 		if got, ok := parseRecord(text); !ok || got != want {
 			t.Errorf("%q: %+v %v, want %+v", text, got, ok, want)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/dmarc"
 )
 
 // Letter is what is known of a letter before its body comes.
@@ -42,6 +43,9 @@ type Findings struct {
 	Proven bool
 	// Why says in a few words what failed; for the writer of a letter that is refused.
 	Why string
+	// Observed is the letter as the report to its author's domain counts it, but for what becomes of
+	// it; nil where nobody asks for a report, or there is no one author.
+	Observed *dmarc.Observation
 }
 
 // DMARC is what the domain in From asks for.
@@ -217,7 +221,7 @@ func (c *Check) Finish() Findings {
 		}
 	}
 	f := Findings{}
-	f.DMARC = c.judge()
+	f.DMARC, f.Observed = c.judge()
 	f.All = c.findings(f.DMARC)
 	f.Proven = c.mailfrom == Pass || slices.ContainsFunc(c.signatures, func(s *signature) bool { return s.result == Pass })
 	f.Why = c.why()
@@ -242,17 +246,22 @@ func (c *Check) proofs() (all []proof) {
 // judge evaluates DMARC for every domain in From. A letter that shows more than one From field, or
 // more than one domain, never passes, because nobody knows which of them its reader sees; the
 // strictest wish of them all holds.
-func (c *Check) judge() DMARC {
+func (c *Check) judge() (DMARC, *dmarc.Observation) {
 	if len(c.letter.Authors) == 0 {
-		return DMARC{Result: PermError}
+		return DMARC{Result: PermError}, nil
 	}
 	proofs := c.proofs()
 	// The body may have taken longer than the first questions were given.
 	ctx, cancel := context.WithTimeout(c.whole, Deadline)
 	defer cancel()
 	var out DMARC
+	var seen *dmarc.Observation
 	for i, author := range c.letter.Authors {
-		r, p := c.tree.judgeAuthor(ctx, string(author), proofs)
+		j := c.tree.judgeAuthor(ctx, string(author), proofs)
+		r, p := j.result, j.policy
+		if p.rua != "" && c.letter.Fields == 1 && len(c.letter.Authors) == 1 {
+			seen = c.observe(string(author), j)
+		}
 		if r == Pass && (c.letter.Fields != 1 || len(c.letter.Authors) > 1) {
 			r = Fail
 		}
@@ -270,7 +279,7 @@ func (c *Check) judge() DMARC {
 		// Nobody writes like that but to hide the name that would be refused.
 		out = worst(out, DMARC{Result: PermError, Domain: out.Domain, Wish: WishQuarantine})
 	}
-	return out
+	return out, seen
 }
 
 func (c *Check) findings(d DMARC) []Finding {

@@ -25,7 +25,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd.CommandPath()+" --help", "%v", err)
 	})
-	root.AddCommand(a.dkim(), a.dns(), a.tlsReports())
+	root.AddCommand(a.dkim(), a.dns(), a.tlsReports(), a.dmarc())
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configFile, "config", config.DefaultPath, "the configuration `FILE`; dev means that of relayd --dev in this folder")
 	flags.StringVar(&a.dataFlag, "data-dir", "", "use the relayd whose data is in `DIR`, whatever the configuration says")
