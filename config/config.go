@@ -110,6 +110,11 @@ type DomainConfig struct {
 	Aliases map[string][]string
 	// Language is that of the reports its people get: en, de, fr or es; empty: English.
 	Language string
+	// STS is the mode of the MTA-STS policy that is served for the domain at https://mta-sts.DOMAIN;
+	// empty: none is.
+	STS relay.STSMode
+	// STSHosts are mail hosts of the domain beside Hostname.
+	STSHosts []relay.Domain
 	// Server keeps its mail in place of the maildirs here, and Known says for whom.
 	Server Server
 	Known  Known

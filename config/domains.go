@@ -68,6 +68,7 @@ func (r *reader) domain(s section, d relay.Domain, at span, g *graph) DomainConf
 	dc := DomainConfig{Aliases: map[string][]string{}}
 	one(s, "language", &dc.Language, readWord("en", "de", "fr", "es"))
 	r.server(s, d, &dc)
+	r.policyHost(s, &dc)
 	r.aliases(s.sub("aliases"), d, g, dc.Aliases)
 	own := relay.Address{Local: relay.Postmaster.Local, Domain: d}
 	target := own
@@ -82,6 +83,17 @@ func (r *reader) domain(s section, d relay.Domain, at span, g *graph) DomainConf
 			"nobody is named as postmaster of %s: its letters will wait in a mailbox called postmaster", d)
 	}
 	return dc
+}
+
+// policyHost reads the MTA-STS policy that is served for a domain.
+func (r *reader) policyHost(s section, dc *DomainConfig) {
+	var mode string
+	one(s, "mta_sts", &mode, readWord(string(relay.STSEnforce), string(relay.STSTesting), string(relay.STSNone)))
+	hosts, _ := many(s, "mta_sts_mx", readDomain)
+	dc.STS, dc.STSHosts = relay.STSMode(mode), whats(hosts)
+	if len(hosts) > 0 && mode == "" {
+		r.warn(hosts[0].at, "", "mta_sts is not set, so mta_sts_mx changes nothing")
+	}
 }
 
 func (r *reader) aliases(s section, d relay.Domain, g *graph, dst map[string][]string) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 
 	"relayd/config"
 	"relayd/relay/admin"
@@ -19,7 +20,7 @@ func certificates(cfg *config.Config) certs.Options {
 		o.Pairs = append(o.Pairs, certs.Pair(p))
 	}
 	if cfg.ACME.On {
-		o.ACME = &certs.ACME{Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, Names: cfg.ACME.Names,
+		o.ACME = &certs.ACME{Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, Names: slices.Concat(cfg.ACME.Names, policyHosts(cfg)),
 			HTTP: len(cfg.Listen.HTTP) > 0, TLS: len(cfg.Listen.HTTPS) > 0}
 	}
 	return o

@@ -163,7 +163,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	h.gathered = dmarc.Open(filepath.Join(cfg.DataDir, "dmarc-reports"), h.log)
 	h.later(h.gathered.Close)
 	o := certificates(cfg)
-	o.Log, o.Visitors = h.log, autoconfig.Handler(h.clientSettings)
+	o.Log, o.Visitors = h.log, mtasts.Handler(h.ownPolicy, autoconfig.Handler(h.clientSettings))
 	h.certs, err = certs.New(o)
 	return err
 }

@@ -35,6 +35,10 @@ func (h *house) checkRecords(ctx context.Context, d relay.Domain) ([]records.Lin
 	o := records.Office{Domain: d, Hostname: cfg.Hostname, Addrs: h.sendingAddrs(), Smarthost: smarthost(cfg, d)}
 	o.Autoconfig = slices.ContainsFunc(h.listeners, func(l listener) bool { return l.service == "http" || l.service == "https" })
 	o.Services = h.services(d)
+	o.STS = h.servedPolicy(d)
+	o.SPF = func(ctx context.Context, addr netip.Addr) string {
+		return string(policy.SPF(ctx, h.fresh, addr, cfg.Hostname, d))
+	}
 	for _, k := range keys {
 		if k.Domain == d && k.Role != policy.Old {
 			o.Keys = append(o.Keys, records.Key{Name: k.RecordName(), Text: k.Record(), Strings: policy.TXTStrings(k.Record()),

@@ -43,13 +43,14 @@ func (d *doors) init(s *Source, visitors http.Handler) {
 // ServeHTTP answers http-01 challenges on ln, which is port 80 for the world, until Shutdown; then
 // it returns nil.
 func (s *Source) ServeHTTP(ctx context.Context, ln net.Listener) error {
-	return visit(ctx, s.doors.plain, ln)
+	return visit(ctx, s.doors.plain, netutil.LimitListener(ln, maxVisitors))
 }
 
 // ServeHTTPS answers tls-alpn-01 challenges on ln, which is port 443 for the world, until
 // Shutdown; then it returns nil.
 func (s *Source) ServeHTTPS(ctx context.Context, ln net.Listener) error {
-	return visit(ctx, s.doors.secure, tls.NewListener(ln, s.challengeConfig()))
+	// TLS is outermost, so that visitors' handlers can tell it (http.Request.TLS).
+	return visit(ctx, s.doors.secure, tls.NewListener(netutil.LimitListener(ln, maxVisitors), s.challengeConfig()))
 }
 
 // challengeConfig shows the certificate that answers a challenge to whoever speaks acme-tls/1 and
@@ -73,7 +74,7 @@ func (s *Source) challengeConfig() *tls.Config {
 func visit(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	err := srv.Serve(netutil.LimitListener(ln, maxVisitors))
+	err := srv.Serve(ln)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

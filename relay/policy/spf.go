@@ -28,6 +28,12 @@ func checkSPF(ctx context.Context, dns relay.Resolver, client netip.Addr, helo, 
 	return PermError
 }
 
+// SPF asks whether client, which greets as helo, may send for domain: what a receiver of our mail
+// will ask. relay/records judges the records of our own domains by it.
+func SPF(ctx context.Context, dns relay.Resolver, client netip.Addr, helo, domain relay.Domain) Result {
+	return checkSPF(ctx, dns, client, string(helo), relay.Postmaster.Local, domain)
+}
+
 // spfResolver is a relay.Resolver in the form the library knows. It tells "there is none" from
 // "could not ask" by a bare *net.DNSError and by nothing else.
 type spfResolver struct{ dns relay.Resolver }

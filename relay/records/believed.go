@@ -1,7 +1,9 @@
 package records
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -83,7 +85,7 @@ func (c *check) hosts(ctx context.Context, host string) ([]netip.Addr, error) {
 
 func (c *check) judgeSenders(ctx context.Context, l Line, senders []netip.Addr, who string, terms []string) Line {
 	for _, a := range senders {
-		switch result := evaluate(ctx, c.dns, a, c.Domain); result {
+		switch result := c.SPF(ctx, a); result {
 		case "pass":
 		case "temperror":
 			return l.judge(Unknown, "what it includes cannot be looked up just now")
@@ -170,8 +172,11 @@ func (c *check) dmarc(ctx context.Context) Line {
 }
 
 func (c *check) mtaSTS(ctx context.Context) Line {
-	l := Line{Type: "TXT", For: "mta-sts", Name: "_mta-sts." + string(c.Domain), Want: `"v=STSv1; id=1"`}
+	l := Line{Type: "TXT", For: "mta-sts", Name: "_mta-sts." + string(c.Domain), Want: fmt.Sprintf(`"v=STSv1; id=%s"`, cmp.Or(c.STS.ID, "1"))}
 	found, err := c.policies(ctx, l.Name, "v=STSv1")
+	if err != nil && c.STS.ID != "" {
+		return l.unanswered(err, Fault, "we serve a policy, and nobody is told of it (RFC 8461 §3.1)")
+	}
 	if err != nil {
 		return l.unanswered(err, Advice, "with it and a policy at https://mta-sts."+string(c.Domain)+
 			"/.well-known/mta-sts.txt, nobody between can read mail to us (RFC 8461)")
@@ -182,7 +187,51 @@ func (c *check) mtaSTS(ctx context.Context) Line {
 	if _, err := c.dns.Addrs(ctx, "mta-sts."+c.Domain); err != nil {
 		return l.unanswered(err, Fault, "mta-sts."+string(c.Domain)+", where the policy should be, has no address")
 	}
+	if c.STS.ID != "" {
+		return c.ownPolicy(ctx, l)
+	}
 	return l.judge(OK, "senders are told to insist on TLS")
+}
+
+// ownPolicy judges the policy that we serve: senders must hear of the one we have now, believe it, and
+// find every mail host of the domain in it.
+func (c *check) ownPolicy(ctx context.Context, l Line) Line {
+	hosts, err := c.dns.MX(ctx, c.Domain)
+	if err != nil && !errors.Is(err, relay.ErrNoRecord) {
+		return l.judge(Unknown, "the DNS did not answer: %v", err)
+	}
+	for _, mx := range hosts {
+		if !c.STS.Allows(mx.Host) {
+			return l.judge(Fault, "the policy does not name %s, so mail to it stops: add it to mta_sts_mx", mx.Host)
+		}
+	}
+	switch {
+	case tag(l.Found[0], "id") != c.STS.ID:
+		return l.judge(Fault, "the policy has changed, and the id= has not: senders go by the old one (RFC 8461 §3.1)")
+	case c.STS.Problem != "":
+		return l.judge(Fault, "%s: nobody believes the policy", c.STS.Problem)
+	case c.STS.Mode != relay.STSEnforce:
+		return l.judge(Advice, "the policy is mode: %s, so nobody insists on TLS yet; make it \"enforce\" when the TLS reports show no failures", c.STS.Mode)
+	}
+	return l.judge(OK, "senders are told to insist on TLS")
+}
+
+// policyHost judges the name of the web host that serves the policy.
+func (c *check) policyHost(ctx context.Context) Line {
+	l := Line{Type: "A/AAAA", For: "mta-sts", Name: "mta-sts." + string(c.Domain), Want: fmt.Sprintf("CNAME %s.", c.Hostname)}
+	found, err := c.dns.Addrs(ctx, relay.Domain(l.Name))
+	if err != nil {
+		return l.unanswered(err, Fault, "senders look for the policy there (RFC 8461 §3.3)")
+	}
+	l.Found = strings.Fields(join(found))
+	ours, err := c.dns.Addrs(ctx, c.Hostname)
+	if err != nil {
+		return l.judge(Unknown, "the addresses of %s cannot be found", c.Hostname)
+	}
+	if !slices.ContainsFunc(found, func(a netip.Addr) bool { return contains(ours, a) }) {
+		return l.judge(Fault, "it leads to another host than %s, which serves the policy", c.Hostname)
+	}
+	return l.judge(OK, "senders find the policy here")
 }
 
 func (c *check) tlsRPT(ctx context.Context) Line {

@@ -55,6 +55,18 @@ type Office struct {
 	Keys             []Key
 	Services         []Service
 	Autoconfig       bool // we answer at http://autoconfig.DOMAIN
+	STS              STS
+	// SPF says what the SPF record of Domain makes of mail from addr: pass, fail, softfail, neutral,
+	// none, permerror or temperror (RFC 7208 §2.6).
+	SPF func(ctx context.Context, addr netip.Addr) string
+}
+
+// STS is the MTA-STS policy that we serve for the domain; the zero STS: we serve none.
+type STS struct {
+	ID string // of its record
+	relay.STSPolicy
+	// Problem says why nobody believes it: its host has no certificate that others trust.
+	Problem string
 }
 
 // Resolver is what is asked.
@@ -83,6 +95,9 @@ func Check(ctx context.Context, o Office, dns Resolver) []Line {
 	lines = append(lines, c.spfRecord(ctx))
 	lines = append(lines, c.dkim()...)
 	lines = append(lines, c.dmarc(ctx), c.mtaSTS(ctx), c.tlsRPT(ctx))
+	if c.STS.ID != "" {
+		lines = append(lines, c.policyHost(ctx))
+	}
 	if c.Autoconfig {
 		lines = append(lines, c.autoconfig(ctx))
 	}

@@ -1,10 +1,14 @@
 package records
 
 import (
+	"cmp"
+	"context"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"relayd/relay"
+	"relayd/relay/policy"
 	"relayd/relay/relaytest"
 	"relayd/relay/resolver"
 )
@@ -45,21 +49,28 @@ const zone = `
 	;fault broken.test servfail
 `
 
+// spf is what cmd/relayd hands in.
+func spf(r *resolver.Resolver, d relay.Domain) func(context.Context, netip.Addr) string {
+	return func(ctx context.Context, addr netip.Addr) string {
+		return string(policy.SPF(ctx, r, addr, "mail.office.test", d))
+	}
+}
+
 func TestEvaluate(t *testing.T) {
 	t.Parallel()
 	r := dns(t, zone)
 	for _, name := range []relay.Domain{"pass-mx.test", "pass-a.test", "pass-ip4.test", "pass-include.test", "pass-redirect.test",
 		"pass-parts.test", "fail.test", "fail-include.test", "softfail.test", "neutral.test", "none.test", "permerror-two.test",
 		"permerror-include.test", "permerror-loop.test", "permerror-ip.test", "temperror.test"} {
-		got := evaluate(t.Context(), r, netip.MustParseAddr("192.0.2.25"), name)
+		got := spf(r, name)(t.Context(), netip.MustParseAddr("192.0.2.25"))
 		if want := string(name[:len(got)]); got != want || name[len(got)] != '-' && name[len(got)] != '.' {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	if got := evaluate(t.Context(), r, netip.MustParseAddr("2001:db8::1"), "pass-a.test"); got != "pass" {
+	if got := spf(r, "pass-a.test")(t.Context(), netip.MustParseAddr("2001:db8::1")); got != "pass" {
 		t.Errorf("a neighbour in the /64: %s", got)
 	}
-	if got := evaluate(t.Context(), r, netip.MustParseAddr("2001:db8:0:1::1"), "pass-a.test"); got != "fail" {
+	if got := spf(r, "pass-a.test")(t.Context(), netip.MustParseAddr("2001:db8:0:1::1")); got != "fail" {
 		t.Errorf("beyond the /64: %s", got)
 	}
 }
@@ -92,16 +103,46 @@ func TestServices(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	o := Office{Domain: "pass-a.test", Hostname: "mail.office.test", Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.7")}}
-	got := verdicts(Check(t.Context(), o, dns(t, zone)))
+	r := dns(t, zone)
+	o.SPF = spf(r, o.Domain)
+	got := verdicts(Check(t.Context(), o, r))
 	for key, want := range map[string]string{"address mail.office.test": Fault, "ptr 198.51.100.7": Fault, "spf pass-a.test": Fault} {
 		if got[key] != want {
 			t.Errorf("%s: %s, want %s", key, got[key], want)
 		}
 	}
 	o = Office{Domain: "silent.test", Hostname: "mail.silent.test"}
-	for key, verdict := range verdicts(Check(t.Context(), o, dns(t, ";fault silent.test servfail\n;fault mail.silent.test servfail\nx. A 192.0.2.1"))) {
+	r = dns(t, ";fault silent.test servfail\n;fault mail.silent.test servfail\nx. A 192.0.2.1")
+	o.SPF = spf(r, o.Domain)
+	for key, verdict := range verdicts(Check(t.Context(), o, r)) {
 		if verdict == Fault && (key == "mx silent.test" || key == "address mail.silent.test" || key == "spf silent.test") {
 			t.Errorf("a DNS that fails is no fault of the records: %s", key)
+		}
+	}
+}
+
+// TestOwnPolicy: the record, the policy that we serve and the MX records have to go together.
+func TestOwnPolicy(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		zone, problem, verdict, host string
+		mode                         relay.STSMode
+	}{
+		"all well":        {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"` + "\nmta-sts.office.test. CNAME mail.office.test.", verdict: OK, host: OK},
+		"testing":         {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"` + "\nmta-sts.office.test. A 192.0.2.25", mode: relay.STSTesting, verdict: Advice, host: OK},
+		"not told":        {zone: "mta-sts.office.test. A 192.0.2.25", verdict: Fault, host: OK},
+		"the old id":      {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a0"` + "\nmta-sts.office.test. A 192.0.2.25", verdict: Fault, host: OK},
+		"no host":         {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"`, verdict: Fault, host: Fault},
+		"another host":    {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"` + "\nmta-sts.office.test. A 192.0.2.80", verdict: OK, host: Fault},
+		"not believed":    {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"` + "\nmta-sts.office.test. A 192.0.2.25", problem: "no certificate", verdict: Fault, host: OK},
+		"a host too many": {zone: `_mta-sts.office.test. TXT "v=STSv1; id=a1"` + "\nmta-sts.office.test. A 192.0.2.25\noffice.test. MX 20 backup.test.", verdict: Fault, host: OK},
+	} {
+		r := dns(t, zone+"\t"+strings.ReplaceAll(c.zone, "\n", "\n\t")+"\n")
+		o := Office{Domain: "office.test", Hostname: "mail.office.test", SPF: spf(r, "office.test"), STS: STS{ID: "a1", Problem: c.problem,
+			STSPolicy: relay.STSPolicy{Mode: cmp.Or(c.mode, relay.STSEnforce), MX: []string{"mail.office.test"}}}}
+		got := verdicts(Check(t.Context(), o, r))
+		if got["mta-sts _mta-sts.office.test"] != c.verdict || got["mta-sts mta-sts.office.test"] != c.host {
+			t.Errorf("%s: %s and %s, want %s and %s", name, got["mta-sts _mta-sts.office.test"], got["mta-sts mta-sts.office.test"], c.verdict, c.host)
 		}
 	}
 }
