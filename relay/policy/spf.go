@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"blitiri.com.ar/go/spf"
@@ -52,7 +53,7 @@ func spfName(name string) string { return strings.ToLower(strings.TrimSuffix(nam
 
 func (r spfResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	found, err := r.dns.TXT(ctx, spfName(name))
-	return found, spfError(name, err)
+	return strictSPF(slices.Clone(found)), spfError(name, err)
 }
 
 func (r spfResolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
