@@ -144,7 +144,6 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 		t.env.Junk = true
 	case refuse:
 		e.end()
-		t.observe()
 		return nil, t.refuseForged(f)
 	}
 	return e, nil

@@ -244,6 +244,9 @@ func (t *transaction) refused(err error, rcpt relay.Address) {
 	if f, ok := errors.AsType[*relay.Failure](err); ok {
 		code = cmp.Or(f.Reply.Code, code)
 	}
+	if code >= 500 {
+		t.observe() // whoever refused it, it has been seen (RFC 9990 §3.1)
+	}
 	log := t.in.log
 	if t.env.Auth != "" {
 		log = log.With("auth", t.env.Auth)
