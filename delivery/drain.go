@@ -113,9 +113,6 @@ func New(o Options) *Drain {
 	if o.Revive == nil {
 		o.Revive = func() {}
 	}
-	if o.Inner == nil {
-		o.Inner = func(relay.Domain) bool { return false }
-	}
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
@@ -158,9 +155,9 @@ func (d *Drain) Run(ctx context.Context) error {
 
 // take starts an attempt for each due item there is room for.
 func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
-	if d.line.isQuiet() {
+	if d.Inner != nil && d.line.isQuiet() {
 		// What stays in the house is not held up.
-		if took, err = d.takeSome(ctx, attempts, d.spare(), func(domain relay.Domain) bool { return !d.Inner(domain) }); err != nil {
+		if took, err = d.takeSome(ctx, attempts, d.spare(), func(domain relay.Domain) bool { return !d.inner(domain) }); err != nil {
 			return took, err
 		}
 	}
@@ -170,7 +167,7 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 	}
 	outside := func(relay.Domain) bool { return false }
 	if !d.LineDown().IsZero() {
-		outside = d.Inner  // it would prove nothing
+		outside = d.inner  // it would prove nothing
 		d.Revive()         // or the probe would only be told what the last one was
 		d.Queue.Hasten("") // or nobody might be due for hours, to find out
 	}
@@ -180,6 +177,8 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 	}
 	return took + n, err
 }
+
+func (d *Drain) inner(domain relay.Domain) bool { return d.Inner != nil && d.Inner(domain) }
 
 // takeSome starts attempts at room items at most, of domains that skip lets through.
 func (d *Drain) takeSome(ctx, attempts context.Context, room int, skip func(relay.Domain) bool) (int, error) {
@@ -238,7 +237,7 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 func (d *Drain) learn(item queue.Item, results []relay.Result) {
 	var news news
 	var err error
-	if !d.Inner(item.Domain) {
+	if !d.inner(item.Domain) {
 		news, err = d.line.heard(item.Domain, results, time.Now())
 	}
 	switch news {

@@ -25,6 +25,10 @@ func (u *uplink) deliver(ctx context.Context, env relay.Envelope, d relay.Domain
 		return answer(ctx, env, d)
 	}
 	u.made.Add(1)
+	return unreachable(env)
+}
+
+func unreachable(env relay.Envelope) []relay.Result {
 	return []relay.Result{{Rcpt: env.Rcpts[0].Addr, Outcome: relay.Deferred, At: time.Now(),
 		Reply: relay.Reply{Code: 451, Status: relay.Status{4, 4, 1}, Text: "cannot connect"}}}
 }
@@ -157,5 +161,61 @@ func TestRampAfterOutage(t *testing.T) {
 			t.Errorf("%d letters left, %d attempts at most", h.left(), most.Load())
 		}
 		stop()
+	})
+}
+
+// Mail that stays in the house goes on while our own line is down, and neither brings the line down nor up.
+func TestInnerDoesNotNeedTheLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		u := &uplink{}
+		inner := func(d relay.Domain) bool { return strings.HasPrefix(string(d), "inner") }
+		h := newHouse(t, func(o *delivery.Options) { o.Inner = inner })
+		var innerDown atomic.Bool
+		h.deliver = func(ctx context.Context, env relay.Envelope, d relay.Domain) []relay.Result {
+			if inner(d) && !innerDown.Load() {
+				return answer(ctx, env, d)
+			}
+			if inner(d) {
+				return unreachable(env)
+			}
+			return u.deliver(ctx, env, d)
+		}
+		// Three servers in the house are off: that is not our line.
+		innerDown.Store(true)
+		for i := range 5 {
+			h.put("", fmt.Sprintf("bob@inner%d.example", i))
+		}
+		stop := h.run()
+		time.Sleep(time.Hour)
+		if down := h.LineDown(); !down.IsZero() || h.left() != 5 {
+			t.Errorf("down since %v because of servers of ours, %d letters left", down, h.left())
+		}
+		innerDown.Store(false)
+		time.Sleep(3 * time.Hour)
+		if h.left() != 0 {
+			t.Fatalf("%d letters left", h.left())
+		}
+		u.cut.Store(true)
+		for i := range 5 {
+			h.put("", fmt.Sprintf("bob@d%d.example", i))
+		}
+		time.Sleep(time.Hour)
+		since := h.LineDown()
+		if since.IsZero() {
+			t.Fatal("nobody noticed")
+		}
+		for i := range 20 {
+			h.put("", fmt.Sprintf("bob@inner%d.example", i))
+		}
+		time.Sleep(10 * time.Second)
+		if got := h.LineDown(); got != since || h.left() != 5 {
+			t.Errorf("down since %v, was %v; %d letters left", got, since, h.left())
+		}
+		u.cut.Store(false)
+		time.Sleep(10 * time.Minute)
+		stop()
+		if h.left() != 0 || !h.LineDown().IsZero() {
+			t.Errorf("%d letters left, down since %v", h.left(), h.LineDown())
+		}
 	})
 }
