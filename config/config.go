@@ -185,8 +185,17 @@ type Outbound struct {
 	Port           uint16     // of the MX hosts: 25, except in tests
 	SourceIPv4     netip.Addr // connect from this address; zero: the kernel chooses
 	SourceIPv6     netip.Addr
+	Limits         []OutboundLimit
 	AllowLoopback  bool // deliver to MX hosts at 127.0.0.0/8 and ::1; off, because such an MX is a loop or a trap
 	TLSReports     bool // tell domains that ask for it how TLS with their hosts went (RFC 8460)
+}
+
+// OutboundLimit bounds what some destinations get, all of them together.
+type OutboundLimit struct {
+	To          []string // domains, "*.example" for every name below one, "*" for all
+	MX          []string // or names or patterns of a most preferred mail host
+	PerMinute   int      // letters; 0: no bound
+	Concurrency int      // attempts at the same time; 0: no bound
 }
 
 // The values of SMTP.BareNewline.

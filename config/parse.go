@@ -212,6 +212,7 @@ func (r *reader) outbound(s section, o *Outbound) {
 	one(s, "source_ipv4", &o.SourceIPv4, readSource(false))
 	one(s, "source_ipv6", &o.SourceIPv6, readSource(true))
 	one(s, "allow_loopback", &o.AllowLoopback, readBool)
+	r.outboundLimits(s, o)
 	one(s, "tls_reports", &o.TLSReports, readBool)
 }
 
@@ -308,4 +309,47 @@ func (r *reader) collision(a placed[hostPort], service string, taken []listener)
 			return
 		}
 	}
+}
+
+// outboundLimits reads the [[outbound.limit]] tables.
+func (r *reader) outboundLimits(s section, o *Outbound) {
+	e := s.ask("limit")
+	if e == nil {
+		r.outboundLimit(r.section(newTable(s.t.at), "outbound.limit"), nil)
+		return
+	}
+	items := []*value{e.val}
+	if e.val.kind == kindList {
+		items = e.val.items
+	}
+	for _, item := range items {
+		t := s.section(s.tableOf(item, "[[outbound.limit]]"), "outbound.limit")
+		if item.kind == kindTable {
+			r.outboundLimit(t, o)
+		}
+	}
+}
+
+// outboundLimit reads one; without an Outbound it only makes the names known.
+func (r *reader) outboundLimit(s section, o *Outbound) {
+	var got OutboundLimit
+	to, hasTo := many(s, "to", readPattern)
+	mx, hasMX := many(s, "mx", readHostPattern)
+	one(s, "messages_per_minute", &got.PerMinute, readCount(1, 100_000))
+	one(s, "concurrency", &got.Concurrency, readCount(1, 10_000))
+	switch {
+	case o == nil:
+		return
+	case !hasTo && !hasMX:
+		r.complain(s.t.at, wrong(`add mx = "*.mail.protection.outlook.com", or to = "partner.example"`, "this limit does not say whom it is for"))
+	case s.t.get("messages_per_minute") == nil && s.t.get("concurrency") == nil:
+		r.complain(s.t.at, wrong("add messages_per_minute = 30, or concurrency = 2", "this limit bounds nothing"))
+	}
+	for _, list := range []string{"to", "mx"} {
+		if e := s.t.get(list); e != nil && e.val.kind == kindList && len(e.val.items) == 0 {
+			r.complain(e.at, wrong("leave the line out", "%s is empty", list))
+		}
+	}
+	got.To, got.MX = whats(to), whats(mx)
+	o.Limits = append(o.Limits, got)
 }

@@ -189,6 +189,8 @@ func (r *reader) unknownKey(s section, e *entry) *problem {
 	p := wrong("", "there is no %s called %q %s", what, clip(e.name), where)
 	home, elsewhere := r.home(e.name)
 	switch near := nearest(e.name, r.known[s.path]); {
+	case near != "" && what == "table":
+		p.hint = fmt.Sprintf("did you mean %q?", near)
 	case elsewhere && home == "":
 		p.hint = fmt.Sprintf("%s belongs at the top of the file, before the first [table]", e.name)
 	case elsewhere:
@@ -204,7 +206,7 @@ func (r *reader) unknownKey(s section, e *entry) *problem {
 // header writes the path of a table as the file does.
 func header(path string) string {
 	switch {
-	case path == "route", path == "tls.pair", path == "listen_device", path == "filter.milter":
+	case path == "route", path == "tls.pair", path == "listen_device", path == "filter.milter", path == "outbound.limit":
 		return "[[" + path + "]]"
 	case strings.HasPrefix(path, "users.*"):
 		return `[users."ann@your.domain"` + strings.TrimPrefix(path, "users.*") + "]"

@@ -49,6 +49,9 @@ type Options struct {
 
 	Total          int // attempts at the same time; default 100
 	PerDestination int // of them to one domain; default 10
+	Limits         []Limit
+	// Hosts are the most preferred mail hosts of a domain, or where a route leads; needed by Limit.MX.
+	Hosts func(ctx context.Context, d relay.Domain) ([]relay.Domain, error)
 	// Outages is the file that remembers when our own line was down; empty: none. Proven says which
 	// domains have taken mail before; nil: all.
 	Outages string
@@ -89,6 +92,7 @@ type Drain struct {
 	Options
 	log   *slog.Logger
 	paces *paces
+	lanes *lanes
 	line  *line
 
 	mu      sync.Mutex
@@ -125,6 +129,7 @@ func New(o Options) *Drain {
 		Options: o,
 		log:     o.Log.With("room", "delivery"),
 		paces:   newPaces(o.Total, o.PerDestination),
+		lanes:   newLanes(o.Limits, o.Hosts),
 		busy:    map[queue.Key]bool{},
 		running: map[relay.Domain]int{},
 		freed:   make(chan struct{}, 1),
@@ -185,9 +190,17 @@ func (d *Drain) takeSome(ctx, attempts context.Context, room int, skip func(rela
 	if room <= 0 {
 		return 0, nil
 	}
+	now := time.Now()
+	traffic := d.lanes.traffic(d.planned(), func(domain relay.Domain) {
+		d.workers.Go(func() { d.lanes.find(attempts, domain); d.free() })
+	})
 	budget := d.paces.budget(d.planned())
-	items, err := d.Queue.Take(ctx, time.Now(), room, func(domain relay.Domain) bool {
-		return skip(domain) || d.Paused != nil && d.Paused(domain) || budget.skip(domain)
+	items, err := d.Queue.Take(ctx, now, room, func(domain relay.Domain) bool {
+		if skip(domain) || d.Paused != nil && d.Paused(domain) || traffic.full(domain, now) || budget.skip(domain) {
+			return true
+		}
+		traffic.start(domain, now)
+		return false
 	})
 	for _, item := range items {
 		d.start(attempts, item)

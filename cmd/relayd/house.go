@@ -232,7 +232,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
-		Inner: h.isInner,
+		Inner: h.isInner, Limits: outboundLimits(cfg), Hosts: h.client.Hosts,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,
 	})
 	return nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"relayd/config"
+	"relayd/delivery"
 	"relayd/delivery/mx"
 	"relayd/relay"
 )
@@ -188,4 +189,12 @@ You are told once a day for as long as it lasts.
 `, host, what.Domain, strings.ReplaceAll(what.Reply.String(), "\n", "\n    "), what.Host, what.Via)
 	_ = w.Close() // into memory
 	return b.Bytes()
+}
+
+// outboundLimits are those of the config.
+func outboundLimits(cfg *config.Config) (out []delivery.Limit) {
+	for _, l := range cfg.Outbound.Limits {
+		out = append(out, delivery.Limit{To: l.To, MX: l.MX, PerMinute: l.PerMinute, Concurrency: l.Concurrency})
+	}
+	return out
 }

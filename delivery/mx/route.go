@@ -138,6 +138,22 @@ func (r *Route) isFor(hosts []relay.Domain) bool {
 	})
 }
 
+// Hosts are the names of the hosts that mail for d goes to first: those of a route that is for all of it, or
+// the most preferred mail hosts.
+func (c *Client) Hosts(ctx context.Context, d relay.Domain) ([]relay.Domain, error) {
+	for _, r := range *c.routes.Load() {
+		always := len(r.From)+len(r.Logins)+len(r.MX)+len(r.On)+r.After == 0
+		switch {
+		case !always || !r.matches(d) || r.To == "*" && c.isBackup(d):
+		case r.Via != "":
+			return []relay.Domain{r.Via}, nil
+		case r.Socket != "":
+			return nil, nil
+		}
+	}
+	return c.preferred(ctx, d)
+}
+
 // preferred are the names of the most preferred mail hosts of d.
 func (c *Client) preferred(ctx context.Context, d relay.Domain) ([]relay.Domain, error) {
 	if d.IsLiteral() {
