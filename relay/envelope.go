@@ -80,6 +80,7 @@ type Result struct {
 	Reply   Reply     `json:"reply"`
 	Host    string    `json:"host,omitzero"` // who said it, "mx1.partner.example[192.0.2.7]:25"; empty: we did
 	TLS     string    `json:"tls,omitzero"`  // of the attempt, for people: "TLS1.3 TLS_AES_128_GCM_SHA256, verified (route)"; empty: without TLS, as before
+	Way     string    `json:"way,omitzero"`  // by IPv4 or IPv6 where there was a choice, and why, for people
 	DSN     bool      `json:"dsn,omitzero"`  // the host was told what reports the sender wants, and sends them from here on
 	At      time.Time `json:"at"`
 	Arrived bool      `json:"-"` // it lies in the mailbox, rather than having been passed on

@@ -223,7 +223,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.client = mx.New(mx.Config{
 		Hostname: cfg.Hostname, Resolver: h.dns, Port: int(cfg.Outbound.Port), AllowLoopback: cfg.Outbound.AllowLoopback,
 		Backup:   h.isBackup,
-		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
+		SelfName: h.isSelfName, SelfAddr: h.isSelfAddr, LocalAddr: h.localAddr, Source: h.sourceAddr, Routes: paths, Offered: h.secured, Policies: h.policies,
 		Secure: h.dns, Sessions: h.noteSession(cfg),
 		Rescued: h.rescues.note, Log: h.log,
 	})

@@ -152,6 +152,21 @@ func (h *house) localAddr(remote netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
+// sourceAddr is where a connection to remote would come from: what localAddr says, or what the kernel would
+// choose; zero where there is no way to it.
+func (h *house) sourceAddr(remote netip.Addr) netip.Addr {
+	if own := h.localAddr(remote); own.IsValid() {
+		return own
+	}
+	// Nothing is sent by connecting a datagram socket.
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 9)))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("")
+}
+
 // serveOne runs the service behind one listener until it is told to stop.
 func (h *house) serveOne(ctx context.Context, l listener) error {
 	switch l.service {

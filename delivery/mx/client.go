@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,10 @@ type Config struct {
 	// LocalAddr chooses our own address for a connection to remote; the zero Addr, or nil for
 	// the function: the kernel does.
 	LocalAddr func(remote netip.Addr) netip.Addr
-	Port      int // 0: 25
+	// Source is the address that a connection to remote would come from, zero where there is no way to it.
+	// Its PTR record decides about IPv6; nil: nobody asks.
+	Source func(remote netip.Addr) netip.Addr
+	Port   int // 0: 25
 	// Dial makes the TCP connection; nil: it does. local is zero where the kernel may choose.
 	Dial func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
 
@@ -67,6 +71,8 @@ type Client struct {
 	routes   atomic.Pointer[[]Route]
 	idle     *idle
 	dead     *dead
+	slow     slowHosts
+	sources  *sources
 }
 
 // New makes a Client. It dials nobody.
@@ -91,7 +97,7 @@ func New(cfg Config) *Client {
 		cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(256)
 	}
 	c := &Client{cfg: cfg, timeouts: cfg.Timeouts.withDefaults(), port: uint16(cfg.Port), log: cfg.Log.With("room", "mx")}
-	c.idle, c.dead = newIdle(c.timeouts.Idle), newDead()
+	c.idle, c.dead, c.sources = newIdle(c.timeouts.Idle), newDead(), newSources()
 	c.SetRoutes(cfg.Routes)
 	return c
 }
@@ -103,6 +109,7 @@ func (c *Client) SetRoutes(routes []Route) { c.routes.Store(&routes) }
 // most, until they are closed. Deliver may still be called, and keeps no connection then.
 func (c *Client) Close() error {
 	c.idle.close()
+	c.sources.close()
 	return nil
 }
 
@@ -140,6 +147,11 @@ func (c *Client) goVia(ctx context.Context, l *letter, domain relay.Domain, ch c
 		transcriptOf(ctx).note("%s", reply.Text)
 		l.recordOwn(l.pending(), v, reply)
 		return
+	}
+	targets, l.notSix = c.pickFamilies(ctx, targets)
+	l.choice = l.notSix != "" || slices.ContainsFunc(targets, target.isIPv6) && slices.ContainsFunc(targets, target.isIPv4)
+	if l.notSix != "" {
+		transcriptOf(ctx).note("IPv4, not IPv6: %s", l.notSix)
 	}
 	p := c.plan(ctx, domain, ch.via, l.env.RequireTLS)
 	c.tryAll(c.watching(ctx, l, p, ch.via), l, p, targets)
@@ -195,6 +207,7 @@ func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err erro
 		s, err := c.session(ctx, t)
 		var rest []int
 		if err == nil {
+			t = s.target
 			rest, err = s.deliver(l, todo)
 			s.end(c.idle)
 			if err != nil && s.reused {
@@ -214,7 +227,9 @@ func (c *Client) try(ctx context.Context, l *letter, p plan, t target) (err erro
 
 // session is one that waits, or a new one.
 func (c *Client) session(ctx context.Context, t target) (*session, error) {
-	if s := c.idle.take(t); s != nil {
+	key := t
+	key.second = netip.AddrPort{}
+	if s := c.idle.take(key); s != nil {
 		s.reused = true
 		s.attach(ctx)
 		s.transcript.note("%s, on a connection that was open", t)
@@ -224,6 +239,9 @@ func (c *Client) session(ctx context.Context, t target) (*session, error) {
 		return nil, err
 	}
 	s, err := c.connect(ctx, t)
+	if s != nil {
+		t = s.target
+	}
 	c.dead.note(ctx, t.addr, err)
 	return s, err
 }

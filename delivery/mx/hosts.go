@@ -24,9 +24,10 @@ const (
 type target struct {
 	name   string // the host's name; an address in brackets where it has none
 	addr   netip.AddrPort
-	via    *Route   // that leads there; nil: the MX records do
-	socket bool     // name is the path of a Unix socket
-	need   security // what it must prove
+	second netip.AddrPort // an IPv4 address of the same host, tried beside an IPv6 addr that takes long
+	via    *Route         // that leads there; nil: the MX records do
+	socket bool           // name is the path of a Unix socket
+	need   security       // what it must prove
 	// signed: DNSSEC vouches that this is a mail host of the domain, or our configuration does.
 	signed bool
 }

@@ -19,6 +19,9 @@ type letter struct {
 	// trouble names the hosts that failed us and have not answered by another address since.
 	trouble map[string]bool
 
+	choice bool   // the present destination has both IPv4 and IPv6
+	notSix string // why IPv6 is not its first choice
+
 	waives *bool     // what waivesTLS says; nil: not asked yet
 	seven  *sevenBit // how it goes to a host without 8BITMIME; nil: not asked yet
 }
@@ -75,7 +78,7 @@ func (l *letter) allASCII(rcpts []int) bool {
 
 // record keeps what s said about some recipients.
 func (l *letter) record(s *session, rcpts []int, v verdict, r relay.Reply) {
-	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), TLS: s.security(), DSN: v.Outcome == relay.Delivered && s.offers("DSN")})
+	l.keep(rcpts, v, relay.Result{Reply: r, Host: s.target.String(), Way: l.way(s.target), TLS: s.security(), DSN: v.Outcome == relay.Delivered && s.offers("DSN")})
 }
 
 // recordOwn keeps what we say about some recipients ourselves.
@@ -100,7 +103,7 @@ func (l *letter) recordLoss(ctx context.Context, t target, s *session, rcpts []i
 	if !ok {
 		loss = &lossError{phase: phaseConnect, err: err}
 	}
-	res := relay.Result{}
+	res := relay.Result{Way: l.way(t)}
 	if s != nil {
 		res.TLS = s.security()
 	}

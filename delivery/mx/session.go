@@ -48,7 +48,7 @@ func (c *Client) connect(ctx context.Context, t target) (*session, error) {
 
 func (c *Client) connectOnce(ctx context.Context, t target, useTLS bool) (*session, error) {
 	transcriptOf(ctx).note("%s", t)
-	cn, err := c.dial(ctx, t.addr)
+	cn, t, err := c.dialEither(ctx, t)
 	if err != nil {
 		return nil, err
 	}

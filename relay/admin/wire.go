@@ -63,6 +63,7 @@ type Recipient struct {
 	Text    string       `json:"text,omitempty"` // in the remote's own words
 	Host    string       `json:"host,omitempty"` // who said it; empty: we did
 	TLS     string       `json:"tls,omitempty"`
+	Way     string       `json:"way,omitempty"` // "IPv6", or "IPv4, not IPv6: " and why; empty: there was no choice
 	At      time.Time    `json:"at,omitzero"`
 
 	Notify relay.Notify `json:"notify,omitzero"` // what the sender wants to hear of, as NOTIFY says it
@@ -109,7 +110,7 @@ func NewItem(q queue.Item) Item {
 
 func newRecipient(r relay.Result) Recipient {
 	return Recipient{Address: r.Rcpt.String(), State: string(r.Outcome), Code: r.Reply.Code,
-		Status: r.Reply.Status, Text: r.Reply.Text, Host: r.Host, TLS: r.TLS, At: r.At}
+		Status: r.Reply.Status, Text: r.Reply.Text, Host: r.Host, TLS: r.TLS, Way: r.Way, At: r.At}
 }
 
 // Order is the body of POST /v1/queue/{verb}: what to do it to. An empty Filter needs All, so

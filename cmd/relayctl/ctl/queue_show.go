@@ -232,6 +232,9 @@ func (a *app) describeRecipient(b *strings.Builder, r admin.Recipient) {
 		}
 		fmt.Fprintf(b, "    said by %s, %s\n", printable(who), a.when(r.At))
 	}
+	if r.Way != "" {
+		fmt.Fprintf(b, "    over %s\n", printable(r.Way))
+	}
 }
 
 // when is a time and how long ago that is.
