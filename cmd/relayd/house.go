@@ -229,7 +229,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
-		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{h.client, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
+		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{homecoming{h.client, h}, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
 		Inner: h.isInner, Limits: outboundLimits(cfg), Hosts: h.client.Hosts,

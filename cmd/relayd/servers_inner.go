@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"time"
 
 	"relayd/config"
+	"relayd/delivery"
 	"relayd/delivery/mx"
 	"relayd/relay"
 	"relayd/relay/intake"
@@ -60,4 +63,46 @@ func (h *house) ask(ctx context.Context, rcpt relay.Address) (bool, error) {
 		return false, errors.New("not started yet")
 	}
 	return h.client.Ask(ctx, rcpt)
+}
+
+// homecoming brings letters home that wait for a server of ours whose domain is kept here by today's config:
+// its MX records would lead to ourselves.
+type homecoming struct {
+	delivery.Deliverer
+	h *house
+}
+
+// Deliver implements delivery.Deliverer.
+func (c homecoming) Deliver(ctx context.Context, env relay.Envelope, domain relay.Domain, body io.ReadSeeker) []relay.Result {
+	if !c.h.isHere(relay.Address{Domain: domain}) {
+		return c.Deliverer.Deliver(ctx, env, domain, body)
+	}
+	var results []relay.Result
+	for _, rcpt := range env.Rcpts {
+		res := relay.Result{Rcpt: rcpt.Addr, Outcome: relay.Delivered, Arrived: true, At: time.Now(),
+			Reply: relay.Reply{Code: 250, Status: relay.Status{2, 1, 5}, Text: "kept here now"}}
+		if err := c.keep(ctx, env, rcpt, body); err != nil {
+			res.Outcome, res.Arrived = relay.Deferred, false
+			res.Reply = relay.Reply{Code: 451, Status: relay.Status{4, 3, 0}, Text: "it could not be put into a mailbox here: " + err.Error()}
+			if f, ok := errors.AsType[*relay.Failure](err); ok {
+				if res.Reply = f.Reply; f.Reply.Permanent() {
+					res.Outcome = relay.Failed
+				}
+			}
+		}
+		results = append(results, res)
+	}
+	return results
+}
+
+// keep takes the letter in again for one recipient. Who asked to hear of success hears of it from the drain.
+func (c homecoming) keep(ctx context.Context, env relay.Envelope, rcpt relay.Recipient, body io.ReadSeeker) error {
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	again := relay.Envelope{From: env.From, UTF8: env.UTF8, Rcpts: []relay.Recipient{{Addr: rcpt.Addr, Notify: rcpt.Notify &^ relay.NotifySuccess}}}
+	if again.Rcpts[0].Notify == 0 && rcpt.Notify != 0 {
+		again.Rcpts[0].Notify = relay.NotifyNever
+	}
+	return c.h.intake.Submit(ctx, again, body)
 }
