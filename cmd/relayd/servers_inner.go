@@ -100,7 +100,8 @@ func (c homecoming) keep(ctx context.Context, env relay.Envelope, rcpt relay.Rec
 	if _, err := body.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	again := relay.Envelope{From: env.From, UTF8: env.UTF8, Rcpts: []relay.Recipient{{Addr: rcpt.Addr, Notify: rcpt.Notify &^ relay.NotifySuccess}}}
+	again := relay.Envelope{From: env.From, UTF8: env.UTF8, RequireTLS: env.RequireTLS, Ret: env.Ret, EnvID: env.EnvID,
+		Rcpts: []relay.Recipient{{Addr: rcpt.Addr, Notify: rcpt.Notify &^ relay.NotifySuccess}}}
 	if again.Rcpts[0].Notify == 0 && rcpt.Notify != 0 {
 		again.Rcpts[0].Notify = relay.NotifyNever
 	}
