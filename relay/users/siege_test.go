@@ -26,7 +26,9 @@ func TestBruteForce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	start := time.Now()
 	want(t, s, ann, "pass of "+ann, office, "in", 0, time.Minute)
+	alone := time.Since(start)
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	var begun sync.WaitGroup
@@ -41,7 +43,7 @@ func TestBruteForce(t *testing.T) {
 		})
 	}
 	begun.Wait()
-	const few = 4 * time.Second
+	few := max(4*time.Second, 20*alone) // a busy machine, or the race detector, takes seconds for one
 	want(t, s, bob, "pass of "+bob, office, "in", 0, few)
 	want(t, s, bob, "pass of "+bob, netip.MustParseAddr("198.51.100.200"), "in", 0, few)
 	want(t, s, ann, "pass of "+ann, netip.MustParseAddr("198.51.100.201"), "in", 0, few)
