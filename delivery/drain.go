@@ -24,6 +24,7 @@ type Deliverer interface {
 type Queue interface {
 	Take(ctx context.Context, now time.Time, n int, skip func(relay.Domain) bool) ([]queue.Item, error)
 	Settle(ctx context.Context, k queue.Key, results []relay.Result, warned bool) error
+	GiveBack(k queue.Key)
 	NextDue() (time.Time, bool)
 	Wake() <-chan struct{}
 	Body(id relay.ID) (io.ReadSeekCloser, error)
@@ -96,7 +97,7 @@ type Drain struct {
 	line  *line
 
 	mu      sync.Mutex
-	busy    map[queue.Key]bool   // items under way, in Run or in Bounce
+	busy    map[queue.Key]bool   // items under way, in Run or in Bounce; true: taken again meanwhile
 	running map[relay.Domain]int // attempts of Run that are talking to the domain
 	active  int                  // all attempts of Run, those being settled too
 	freed   chan struct{}        // a slot became free
@@ -229,11 +230,11 @@ func (d *Drain) planned() map[relay.Domain]int {
 	return maps.Clone(d.running)
 }
 
-// start runs the attempt at item. An item that is still under way comes again when its attempt
-// outlasts the time to the next one, or when the operator is impatient; two attempts at once
-// would deliver it twice.
+// start runs the attempt at item. An item that is still under way comes again when the operator is
+// impatient: between the settling of an attempt and its end, or while its report is on its way. Two
+// attempts at once would deliver it twice, so it goes back when the first has ended.
 func (d *Drain) start(ctx context.Context, item queue.Item) {
-	if !d.claim(item.Key()) {
+	if !d.claimTaken(item.Key()) {
 		return
 	}
 	d.mu.Lock()
@@ -294,13 +295,19 @@ func (d *Drain) free() {
 }
 
 // claim makes the caller the only one to handle the item, or returns false.
-func (d *Drain) claim(k queue.Key) bool {
+func (d *Drain) claim(k queue.Key) bool { return d.claimItem(k, false) }
+
+// claimTaken is claim for an item that Take has handed out: whoever handles it gives it back then.
+func (d *Drain) claimTaken(k queue.Key) bool { return d.claimItem(k, true) }
+
+func (d *Drain) claimItem(k queue.Key, taken bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.busy[k] {
+	if again, busy := d.busy[k]; busy {
+		d.busy[k] = again || taken
 		return false
 	}
-	d.busy[k] = true
+	d.busy[k] = false
 	return true
 }
 
@@ -308,13 +315,18 @@ func (d *Drain) claim(k queue.Key) bool {
 func (d *Drain) Busy(k queue.Key) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.busy[k]
+	_, busy := d.busy[k]
+	return busy
 }
 
 func (d *Drain) release(k queue.Key) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	again := d.busy[k]
 	delete(d.busy, k)
+	d.mu.Unlock()
+	if again {
+		d.Queue.GiveBack(k)
+	}
 }
 
 // wait returns when another Take may find something: new mail, a free slot, or time.

@@ -241,6 +241,12 @@ func (h *house) Settle(_ context.Context, k queue.Key, results []relay.Result, w
 	return nil
 }
 
+func (h *house) GiveBack(k queue.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.underWay, k)
+}
+
 func (h *house) NextDue() (time.Time, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -260,3 +260,42 @@ func TestBacklog(t *testing.T) {
 		}
 	})
 }
+
+// An operator's retry may fall between the settling of an attempt and its end: the item is then
+// taken while its last attempt still counts as under way. It must be tried when that has ended, and
+// not when Take forgets about it, two hours later.
+func TestTakenBeforeTheAttemptEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := newOffice(t, queue.DefaultSchedule())
+		defer o.close()
+		settled := 0
+		d := delivery.New(delivery.Options{
+			Queue: o.queue, Deliverer: o, Submit: o, Hostname: "mail.office.example",
+			Schedule: queue.DefaultSchedule, Log: slog.New(slog.DiscardHandler),
+			Step: func(name string) {
+				if name != "attempt: settled" {
+					return
+				}
+				if settled++; settled > 1 {
+					return
+				}
+				if _, err := o.queue.Retry(context.Background(), queue.Filter{}); err != nil {
+					t.Error(err)
+				}
+				for o.queue.Stats().Taken == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(time.Second)
+			},
+		})
+		o.put("ann@office.example", "slow@partner.example")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := d.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if o.attempts != 2 {
+			t.Errorf("%d attempts in a minute, want 2", o.attempts)
+		}
+	})
+}

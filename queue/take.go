@@ -173,6 +173,21 @@ func (t *taking) publish(x *index) {
 	}
 }
 
+// GiveBack makes an item that Take has handed out, and nobody attempts, due again now. Only memory
+// knows; an item that is not handed out stays as it is.
+func (q *Queue) GiveBack(k Key) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.index.get(k)
+	if e == nil || !e.taken {
+		return
+	}
+	q.index.giveBack(e)
+	e.due = q.clock.at(time.Now())
+	q.index.place(e)
+	q.ring()
+}
+
 // Settle enters what an attempt came to. Recipients with a final result leave the item; when none
 // is left the item is gone, and with the last item of a letter its body. Otherwise the item is due
 // again at its Next. warned says that the sender has now been told of the delay. ErrNotFound:
