@@ -183,16 +183,20 @@ func (q *Queue) Get(ctx context.Context, id relay.ID) (items []Item, err error) 
 // yielded as an error, with its ID and Domain, and the list goes on; any other error ends it.
 func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		if err := q.recordYoung(ctx, anyYoung); err != nil {
-			q.log.Error("a list of the queue lacks its newest letters", "err", err)
-		}
-		for it, err := range q.store.List(ctx, f) {
+		show := func(it Item, err error) bool {
 			if err == nil {
 				q.overlay(&it)
 			}
-			if !yield(it, err) {
+			return yield(it, err)
+		}
+		failed := q.recordYoung(ctx, anyYoung)
+		for it, err := range q.store.List(ctx, f) {
+			if !show(it, err) {
 				return
 			}
+		}
+		if failed != nil {
+			f.among(q.youngRecords())(show)
 		}
 	}
 }

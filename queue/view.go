@@ -81,8 +81,15 @@ func (v *View) List(ctx context.Context, f Filter) iter.Seq2[Item, error] {
 				return
 			}
 		}
+		f.among(v.young)(yield)
+	}
+}
+
+// among are the items that f matches of those in recs.
+func (f Filter) among(recs []record) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
 		m := f.compile(time.Now())
-		for _, rec := range v.young {
+		for _, rec := range recs {
 			if !m.key([]byte(rec.key.String())) {
 				continue
 			}

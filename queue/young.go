@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 
@@ -245,6 +246,21 @@ func (q *Queue) youngItems(id relay.ID) (items []Item) {
 		}
 	}
 	return items
+}
+
+// youngRecords are the records of the young letters, for a list when the disk takes none. It is made
+// after the database was read, so that an item may be listed twice, and none is missed.
+func (q *Queue) youngRecords() (recs []record) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(q.young)) {
+		y := q.young[id]
+		for _, it := range y.items {
+			value, err := encode(it, y.sum)
+			recs = append(recs, record{it.Key(), value, err})
+		}
+	}
+	return recs
 }
 
 // openNew opens the body of a letter without a record; false when it is not one.
