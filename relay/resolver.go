@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
@@ -10,6 +11,10 @@ import (
 // type. It is final. Every other error of a Resolver means that we could not ask, which is
 // never final.
 var ErrNoRecord = errors.New("no such record in the DNS")
+
+// ErrNoName is the ErrNoRecord that says that there is nothing at all at the name nor below it
+// (NXDOMAIN, RFC 8020).
+var ErrNoName = fmt.Errorf("no such name: %w", ErrNoRecord)
 
 // MX is one mail exchanger (RFC 5321 §5.1). The null MX of RFC 7505 is a single MX with an
 // empty Host.

@@ -255,15 +255,15 @@ func related(a, b string) bool {
 	return a[strings.LastIndexByte(a, '.')+1:] == b[strings.LastIndexByte(b, '.')+1:]
 }
 
-// exists says whether a name has an address or takes mail, which is what DMARC means by existing
-// (RFC 9989 §3.2.14).
+// exists says whether there is anything at a name or below it: a domain that does not exist is one for
+// which the DNS says NXDOMAIN (RFC 9989 §3.2.13), whatever records others lack.
 func exists(ctx context.Context, dns relay.Resolver, name string) (bool, error) {
 	_, err := dns.MX(ctx, relay.Domain(name))
-	if errors.Is(err, relay.ErrNoRecord) {
-		_, err = dns.Addrs(ctx, relay.Domain(name))
-	}
-	if errors.Is(err, relay.ErrNoRecord) {
+	switch {
+	case errors.Is(err, relay.ErrNoName):
 		return false, nil
+	case errors.Is(err, relay.ErrNoRecord):
+		return true, nil
 	}
 	return err == nil, err
 }

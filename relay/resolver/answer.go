@@ -26,7 +26,7 @@ type answer struct {
 }
 
 var (
-	errNoName = fmt.Errorf("NXDOMAIN: %w", relay.ErrNoRecord)
+	errNoName = fmt.Errorf("NXDOMAIN: %w", relay.ErrNoName)
 	errNoData = fmt.Errorf("the name has no record of this type: %w", relay.ErrNoRecord)
 
 	// A server that only points to other servers has not said that the record does not exist
