@@ -208,6 +208,7 @@ func BenchmarkVerify(b *testing.B) {
 					b.Fatal(got)
 				}
 			}
+			perSecond(b)
 		})
 	}
 }
