@@ -80,12 +80,13 @@ func benchmarkLetter(b *testing.B, algorithm string) (header, body []byte, zone 
 		b.Fatal(err)
 	}
 	h, t, _ := strings.Cut(signed.String(), "\r\n\r\n")
-	return []byte(h + "\r\n"), []byte(t), "s._domainkey.example.org. TXT " + record + `
+	return []byte(h + "\r\n"), []byte(t), "$TTL 300\ns._domainkey.example.org. TXT " + record + `
 example.org. TXT "v=spf1 include:spf.example.net mx -all"
 spf.example.net. TXT "v=spf1 ip4:192.0.2.0/24 -all"
 _dmarc.example.org. TXT "v=DMARC1; p=reject; rua=mailto:rua@example.org"
 mx.example.org. A 192.0.2.1
 1.2.0.192.in-addr.arpa. PTR mx.example.org.
+org. 300 SOA ns.org. hostmaster.org. 1 3600 600 86400 300
 `
 }
 
@@ -111,12 +112,22 @@ func BenchmarkCheck(b *testing.B) {
 			if got := check(b.Context()); got != "iprev=pass spf=pass spf=none dkim=pass dmarc=pass" {
 				b.Fatal(got)
 			}
+			questions := func() (n int) {
+				for _, q := range []string{"_dmarc.example.org. TXT", "_dmarc.org. TXT", "example.org. TXT", "mx.example.org. TXT", "s._domainkey.example.org. TXT"} {
+					n += server.Asked(q)
+				}
+				return n
+			}
+			asked := questions()
 			b.SetBytes(int64(len(header) + len(body)))
 			b.ReportAllocs()
 			for b.Loop() {
 				check(b.Context())
 			}
 			perSecond(b)
+			if now := questions(); now != asked {
+				b.Errorf("%d questions were not cached", now-asked)
+			}
 		})
 	}
 }

@@ -61,25 +61,35 @@ func (b *bodyHash) text(p []byte) {
 		b.pay()
 		if b.space {
 			b.space = false
-			b.put(' ')
+			b.putWord(" ")
 		}
-		b.put(p[:i]...)
+		b.put(p[:i])
 		p = p[i:]
 	}
 	if len(p) > 0 {
 		b.pay()
-		b.put(p...)
+		b.put(p)
 	}
 }
 
 // pay writes the line ends before a text.
 func (b *bodyHash) pay() {
 	for ; b.owed > 0; b.owed-- {
-		b.put('\r', '\n')
+		b.putWord("\r\n")
 	}
 }
 
-func (b *bodyHash) put(p ...byte) {
+// putWord puts what fits into out. A slice made for it would be garbage for each word of a letter.
+func (b *bodyHash) putWord(s string) {
+	b.size += int64(len(s))
+	if len(b.out)+len(s) > cap(b.out) {
+		b.sum.Write(b.out)
+		b.out = b.out[:0]
+	}
+	b.out = append(b.out, s...)
+}
+
+func (b *bodyHash) put(p []byte) {
 	b.size += int64(len(p))
 	if len(b.out)+len(p) > cap(b.out) {
 		b.sum.Write(b.out)
@@ -99,7 +109,7 @@ func (b *bodyHash) close() []byte {
 		b.text([]byte{'\r'})
 	}
 	if b.size > 0 || !b.relaxed {
-		b.put('\r', '\n')
+		b.putWord("\r\n")
 	}
 	b.sum.Write(b.out)
 	return b.sum.Sum(nil)
