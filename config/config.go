@@ -228,7 +228,8 @@ type Policy struct {
 	Mode string
 	// Except are senders that nothing follows for: domains, "*.example" for every name below one,
 	// and addresses in the form of NormalizeLocal.
-	Except []string
+	Except      []string
+	ReceivedSPF bool // strangers' letters get a field Received-SPF too
 	// AggregateReports says whether domains that ask for it get a daily report of what was found
 	// about letters in their name (RFC 9990).
 	AggregateReports bool

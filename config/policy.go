@@ -10,6 +10,7 @@ func (r *reader) policy(s section, p *Policy) {
 	one(s, "mode", &p.Mode, readWord(PolicyEnforce, PolicyObserve, PolicyOff))
 	except, _ := many(s, "except", readException)
 	p.Except = whats(except)
+	one(s, "received_spf", &p.ReceivedSPF, readBool)
 	one(s, "aggregate_reports", &p.AggregateReports, readBool)
 	mailboxes, _ := many(s, "report_mailboxes", readMailbox)
 	p.ReportMailboxes = whats(mailboxes)

@@ -29,6 +29,8 @@ type Policy struct {
 	// Except are senders that nothing follows for: "ann@partner.example", "partner.example",
 	// "*.partner.example" for every name below one. MAIL FROM and From are compared.
 	Except []string
+	// ReceivedSPF writes a field Received-SPF too (RFC 7208 §9.1).
+	ReceivedSPF bool
 }
 
 // fate is what becomes of a letter.
@@ -137,6 +139,9 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 	f := e.check.Finish()
 	t.env.Auth = f.String()
 	t.results = policy.Field(t.settings.Directory.Hostname, f.All)
+	if p.ReceivedSPF {
+		t.results = f.ReceivedSPF(t.settings.Directory.Hostname) + t.results
+	}
 	what := p.decide(f, h, t.env.From)
 	t.observed = p.observed(f, what, p.excepts(h, t.env.From))
 	switch what {

@@ -38,6 +38,32 @@ func FuzzAuthRes(f *testing.F) {
 	})
 }
 
+// FuzzReceivedSPF: whatever strangers call themselves, it stays one field.
+func FuzzReceivedSPF(f *testing.F) {
+	f.Add("mx.example", "ann", "example.org", "pass")
+	f.Add("a b\r\nBcc: x", "\"", "[1.2.3.4]", "temperror")
+	f.Fuzz(func(t *testing.T, helo, local, domain, result string) {
+		field := Findings{sender: spfSender{letter: Letter{Helo: helo, From: relay.Address{Local: local, Domain: relay.Domain(domain)}},
+			identity: "mailfrom", result: Result(strings.Map(lower, result))}}.ReceivedSPF("mail.office.test")
+		if all := fields(field); len(all) != 1 || strings.Count(field, "\r") != strings.Count(field, "\r\n") || strings.Count(field, "\n") != strings.Count(field, "\r\n") {
+			t.Fatalf("%q is %d fields", field, len(all))
+		}
+		for line := range strings.Lines(field) {
+			if len(line) > 998 {
+				t.Fatalf("a line of %d octets", len(line))
+			}
+		}
+	})
+}
+
+// lower keeps the letters that results are made of.
+func lower(r rune) rune {
+	if r >= 'a' && r <= 'z' {
+		return r
+	}
+	return -1
+}
+
 // results reads the method=result pairs of a field: what stands in quotes and comments is passed over.
 func results(text string) (all []string) {
 	var plain strings.Builder

@@ -46,6 +46,8 @@ type Findings struct {
 	// Observed is the letter as the report to its author's domain counts it, but for what becomes of
 	// it; nil where nobody asks for a report, or there is no one author.
 	Observed *dmarc.Observation
+
+	sender spfSender
 }
 
 // DMARC is what the domain in From asks for.
@@ -225,6 +227,10 @@ func (c *Check) Finish() Findings {
 	f.All = c.findings(f.DMARC)
 	f.Proven = c.mailfrom == Pass || slices.ContainsFunc(c.signatures, func(s *signature) bool { return s.result == Pass })
 	f.Why = c.why()
+	f.sender = spfSender{letter: c.letter, identity: "mailfrom", result: c.mailfrom}
+	if c.letter.From.IsNull() {
+		f.sender.identity, f.sender.result = "helo", c.helo
+	}
 	return f
 }
 
