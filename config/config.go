@@ -65,6 +65,7 @@ type Config struct {
 	SMTP       SMTP
 	Submission Submission
 	Policy     Policy
+	Gate       Gate
 	Filters    []Filter // rspamd, clamd, the milters in the order of the file
 	POP3       POP3
 	Log        Log
@@ -295,6 +296,7 @@ func Default() *Config {
 		Outbound: Outbound{Concurrency: 100, PerDestination: 10, Port: 25, TLSReports: true},
 		SMTP:     SMTP{BareNewline: RejectBareNewline, RecipientDelimiter: "+"},
 		Policy:   Policy{Mode: PolicyEnforce, AggregateReports: true},
+		Gate:     defaultGate(),
 		POP3:     POP3{IdleTimeout: 10 * time.Minute, Undelete: 14 * 24 * time.Hour, Language: "en"},
 		Log:      Log{Format: LogText, Level: slog.LevelInfo},
 	}

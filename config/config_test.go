@@ -39,7 +39,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		{got.DataDir, want.DataDir}, {len(got.TrustNetworks), 0}, {len(got.DNSServers), 0},
 		{got.TLSCert + got.TLSKey, ""}, {len(got.TLSPairs), 0}, {got.ACME, want.ACME}, {len(got.Routes), 0},
 		{got.Limits, want.Limits}, {got.Queue, want.Queue}, {got.Outbound, want.Outbound},
-		{got.SMTP, want.SMTP}, {got.Submission, want.Submission}, {len(got.Users), 0}, {got.POP3, want.POP3}, {got.Log, want.Log},
+		{fmt.Sprint(got.Gate), fmt.Sprint(want.Gate)}, {got.SMTP, want.SMTP}, {got.Submission, want.Submission}, {len(got.Users), 0}, {got.POP3, want.POP3}, {got.Log, want.Log},
 	} {
 		if diff := cmp.Diff(pair[1], pair[0], byValue); diff != "" {
 			t.Errorf("-default +example\n%s", diff)

@@ -70,6 +70,7 @@ func (r *reader) config(root *table, c *Config) {
 	r.trust(s.sub("trust"), c)
 	r.submission(s.sub("submission"), c)
 	r.policy(s.sub("policy"), &c.Policy)
+	r.gate(s.sub("gate"), c)
 	r.filters(s.sub("filter"), c, folder)
 	r.tls(s.sub("tls"), c, folder)
 	names := s.sub("dns")

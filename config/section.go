@@ -214,6 +214,8 @@ func header(path string) string {
 		return `[relay_domains."your.partner"]`
 	case strings.HasPrefix(path, "domains.*"):
 		return `[domains."your.domain"` + strings.TrimPrefix(path, "domains.*") + "]"
+	case path == "gate.list":
+		return "[[gate.list]]"
 	}
 	return "[" + path + "]"
 }

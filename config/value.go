@@ -322,6 +322,15 @@ func readSource(v6 bool) func(*value) (netip.Addr, *problem) {
 
 // readNetwork reads a network whose members may relay.
 func readNetwork(v *value) (netip.Prefix, *problem) {
+	p, err := readAnyNetwork(v)
+	if err != nil {
+		return p, err
+	}
+	return p, tooWide(v.text, p)
+}
+
+// readAnyNetwork reads a network, however wide.
+func readAnyNetwork(v *value) (netip.Prefix, *problem) {
 	s, err := readString(v)
 	if err != nil {
 		return netip.Prefix{}, err
@@ -340,7 +349,7 @@ func readNetwork(v *value) (netip.Prefix, *problem) {
 		return netip.Prefix{}, wrong(fmt.Sprintf("did you mean %q, or only %q?", p.Masked(), p.Addr()),
 			"%q is an address with the size of a network", clip(s))
 	}
-	return p, tooWide(s, p)
+	return p, nil
 }
 
 // tooWide refuses to trust half the world: anybody there could send mail through us to anybody.

@@ -47,7 +47,8 @@ var neighbours = map[string][]string{
 	"relay/drop":       {},
 	"relay/sasl":       {},
 	"relay/smtpd":      {"relay/listen", "relay/sasl"},
-	"relay/intake":     {"relay/policy", "relay/filter", "relay/dmarc"}, // they find, intake decides, and a DMARC report says it
+	"relay/gate":       {},
+	"relay/intake":     {"relay/policy", "relay/filter", "relay/gate", "relay/dmarc"}, // they find, intake decides, and a DMARC report says it
 	"relay/filter":     {},
 	"relay/policy":     {"relay/dmarc"}, // its findings are what a report counts
 	"relay/dmarc":      {},
@@ -78,7 +79,7 @@ var neighbours = map[string][]string{
 	"cmd/relayctl/ctl": {"relay/dmarc", "relay/records", "relay/admin", "relay/drop", "relay/orders", "relay/users", "queue", "config", "delivery/maildir", "relay/autoconfig"},
 	// delivery/dsn: whoever dropped a letter and went away is told of refusals.
 	"cmd/relayd": {"config", "relay/dmarc", "relay/policy", "relay/records", "delivery", "delivery/dsn", "delivery/maildir", "delivery/mtasts", "delivery/mx", "delivery/tlsrpt", "pop3", "queue", "relay/admin", "relay/certs",
-		"relay/autoconfig", "relay/drop", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users",
+		"relay/autoconfig", "relay/drop", "relay/gate", "relay/intake", "relay/known", "relay/orders", "relay/quota", "relay/resolver", "relay/smtpd", "relay/users",
 		"relay/callout", "relay/filter"},
 }
 

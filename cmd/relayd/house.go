@@ -31,6 +31,7 @@ import (
 	"relayd/relay/drop"
 	"relayd/relay/durable"
 	"relayd/relay/filter"
+	"relayd/relay/gate"
 	"relayd/relay/intake"
 	"relayd/relay/known"
 	"relayd/relay/orders"
@@ -55,6 +56,7 @@ type house struct {
 	certs     *certs.Source
 	dns       *resolver.Resolver
 	known     *known.Memory
+	gate      *gate.Gate
 	secured   *known.Memory // mail hosts that had TLS
 	policies  *mtasts.Store
 	reports   *tlsrpt.Store // on TLS, to other domains
@@ -151,6 +153,7 @@ func (h *house) buildData(_ context.Context, cfg *config.Config) (err error) {
 	}
 	h.known = known.Open(filepath.Join(cfg.DataDir, "domains"), h.log)
 	h.later(h.known.Close)
+	h.openGate(cfg)
 	h.secured = known.Open(filepath.Join(cfg.DataDir, "tls-hosts"), h.log)
 	h.later(h.secured.Close)
 	if h.quota, err = quota.Open(filepath.Join(cfg.DataDir, "quota"), h.log); err != nil {
@@ -198,7 +201,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		Local:  mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
 		Asker:  h.callout,
 		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
-		Quota:  fuse{h}, Success: h.reportDelivered, Observe: h.observe,
+		Quota:  fuse{h}, Success: h.reportDelivered, Observe: h.observe, Gate: h.gate,
 	})
 	h.feedback = h.dmarcSender(cfg)
 	h.pop3 = h.popServers(cfg, mail)
@@ -260,11 +263,12 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Queue(func() (messages, held int) { s := h.queue.Stats(); return s.Letters, s.Held })
 	h.metrics.Certificates(h.shownCertificates)
 	h.metrics.Disk(cfg.DataDir)
+	h.metrics.Gate(h.shownGate)
 	h.admin = admin.NewServer(admin.Config{
 		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
-		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h}, Reports: reporter{h},
+		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h}, Reports: reporter{h}, Gate: h.shownGate,
 	})
 	return nil
 }
@@ -273,7 +277,7 @@ func (h *house) about() admin.About {
 	cfg := h.config()
 	a := admin.About{
 		Version: version(), Hostname: string(cfg.Hostname), Config: cfg.Path, MinFreeDisk: minFree(cfg),
-		Certificates: h.shownCertificates(), Warnings: h.signingWarnings(), Filters: h.shownFilters(), LineDown: h.drain.LineDown(),
+		Certificates: h.shownCertificates(), Warnings: append(h.signingWarnings(), h.gateWarnings()...), Filters: h.shownFilters(), LineDown: h.drain.LineDown(),
 	}
 	for _, l := range h.listeners {
 		if l.service != controlService {

@@ -22,7 +22,9 @@ func (h *house) smtpServers(cfg *config.Config, dns relay.Resolver) map[string]*
 		c := h.smtpConfig(cfg, service)
 		c.Hostname, c.Service, c.Accept, c.Resolver, c.Gate, c.Log = cfg.Hostname, service, h.intake, dns, gate, h.log
 		c.ImplicitTLS = service == "submissions"
-		if service != "smtp" {
+		if service == "smtp" {
+			c.Screen = h.gate
+		} else {
 			c.Auth = h.users
 		}
 		servers[service] = smtpd.New(c)

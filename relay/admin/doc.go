@@ -10,6 +10,7 @@
 //	GET  /v1/queue/{id}/body      the letter as it will be sent
 //	POST /v1/queue/{verb}         retry hold release drop bounce; the body is an Order, the answer a Done
 //	GET  /v1/devices              a JSON array of Devices
+//	GET  /v1/gate                 Gate
 //	GET  /v1/check                a queue.Report of everything that is wrong with the queue
 //	POST /v1/repair               mends what can be mended; a queue.Repaired
 //	POST /v1/submit               a drop.Order and its letter; the answer is a Submitted

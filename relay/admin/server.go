@@ -57,6 +57,7 @@ type Config struct {
 	// Busy says whether an attempt at an item is under way.
 	Busy    func(queue.Key) bool
 	Devices func() []Device
+	Gate    func() Gate
 	// Keys are those that sign letters; Records says which records a domain of ours should have in
 	// the DNS, and has.
 	Keys Keys
@@ -192,6 +193,7 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/dmarc", s.listReports)
 	mux.HandleFunc("POST /v1/dmarc/send", s.sendReports)
 	mux.HandleFunc("GET /v1/devices", s.listDevices)
+	mux.HandleFunc("GET /v1/gate", s.showGate)
 	mux.HandleFunc("POST /v1/submit", s.submit)
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)

@@ -28,7 +28,7 @@ type header struct {
 	visible     string   // what To and Cc say, lower case
 	nonASCII    bool
 	list        bool   // a mailing list has sent it (RFC 2919)
-	results     bool   // there are Authentication-Results fields
+	results     bool   // there are fields that say what somebody found about the letter
 	subject     string // of the first Subject, at most maxSubject octets
 }
 
@@ -130,7 +130,7 @@ func scanHeader(b []byte) header {
 			h.received++
 		case "list-id":
 			h.list = true
-		case "authentication-results":
+		case "authentication-results", gateField:
 			h.results = true
 		case "delivered-to":
 			h.deliveredTo = append(h.deliveredTo, strings.ToLower(string(bytes.TrimSpace(value))))

@@ -11,6 +11,7 @@ import (
 
 	"relayd/relay"
 	"relayd/relay/dmarc"
+	"relayd/relay/gate"
 )
 
 // Limits bounds what the front door takes.
@@ -51,6 +52,7 @@ type Intake struct {
 	dns     relay.Resolver
 	suggest func(relay.Domain) (relay.Domain, bool)
 	quota   Quota
+	gate    *gate.Gate
 	closed  func() bool
 	asker   Asker
 	success func(ctx context.Context, env relay.Envelope, head []byte)
@@ -75,6 +77,8 @@ type Options struct {
 	Quota Quota
 	// Asker knows who has a mailbox in domains that others keep, and is needed where Known.Ask is set.
 	Asker Asker
+	// Gate weighs strangers; nil: nobody does.
+	Gate *gate.Gate
 	// Closed says whether the operator lets the front door rest; nil: never.
 	Closed func() bool
 	// Success is told, before the client hears its 250, of a letter that lies in mailboxes here and
@@ -98,7 +102,7 @@ func New(o Options) *Intake {
 		held:    sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
 		observe: o.Observe,
-		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, closed: o.Closed, asker: o.Asker, success: o.Success, lookups: make(chan struct{}, maxLookups),
+		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, gate: o.Gate, closed: o.Closed, asker: o.Asker, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }
 
@@ -141,7 +145,12 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	if err := in.checkDisk(s, o, from, p.Size); err != nil {
 		return nil, err
 	}
-	return in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS}), nil
+	t := in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS})
+	if err := t.knock(); err != nil {
+		t.refused(err, relay.Address{})
+		return nil, err
+	}
+	return t, nil
 }
 
 // checkDisk refuses with 452 4.3.1 a letter there may be no room for.

@@ -138,6 +138,7 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 	}
 	f := e.check.Finish()
 	t.env.Auth = f.String()
+	t.proven = f.DMARC.Result == policy.Pass
 	t.results = policy.Field(t.settings.Directory.Hostname, f.All)
 	if p.ReceivedSPF {
 		t.results = f.ReceivedSPF(t.settings.Directory.Hostname) + t.results
@@ -246,6 +247,8 @@ func domains(all []relay.Address) (out []relay.Domain) {
 	return out
 }
 
+func isFindings(name string) bool { return name == "authentication-results" || name == gateField }
+
 // withoutClaims takes out of the header what somebody else wrote under our name: our readers would
 // believe it (RFC 8601 §5).
 func (h header) withoutClaims(id relay.Domain) header {
@@ -256,7 +259,7 @@ func (h header) withoutClaims(id relay.Domain) header {
 	forged := false
 	for field := range fields(h.raw[:h.end]) {
 		name, value, ok := strings.Cut(string(field), ":")
-		if ok && fieldName([]byte(name)) == "authentication-results" && policy.Claims(value, id) {
+		if ok && isFindings(fieldName([]byte(name))) && policy.Claims(value, id) {
 			forged = true
 			continue
 		}

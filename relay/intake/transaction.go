@@ -12,6 +12,7 @@ import (
 
 	"relayd/relay"
 	"relayd/relay/dmarc"
+	"relayd/relay/gate"
 )
 
 // transaction is one letter between MAIL and its 250.
@@ -23,6 +24,9 @@ type transaction struct {
 	places   destinations
 	results  string // the Authentication-Results field of a stranger's letter, with its line end
 	observed *dmarc.Observation
+	proven   bool // it is its author's (DMARC)
+	stranger *gate.Letter
+	weight   string // what the gate has found
 }
 
 // Rcpt implements relay.Transaction. A recipient that was named before, itself or through an
@@ -31,6 +35,9 @@ func (t *transaction) Rcpt(ctx context.Context, to relay.Address, p relay.RcptPa
 	found, err := t.settings.classify(t.env.Origin, to)
 	if err == nil {
 		err = t.checkDomain(ctx, found, to)
+	}
+	if err == nil {
+		err = t.stranger.Rcpt(ctx, to)
 	}
 	if err == nil {
 		found, err = t.ask(ctx, found, to)
@@ -80,6 +87,9 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 		checked, err = t.examine(ctx, h, body, more)
 	}
 	if err == nil {
+		err = t.passGate(ctx, checked)
+	}
+	if err == nil {
 		h, checked, err = t.filter(ctx, h, body, more, checked)
 	}
 	if err != nil {
@@ -101,6 +111,7 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 	}
 	t.accepted(size, time.Since(start))
 	t.observe()
+	t.stranger.Accepted(t.env)
 	charge.Accepted(ctx, t.env)
 	confirm(ctx)
 	return t.env.ID, nil
@@ -227,6 +238,9 @@ func (t *transaction) accepted(size int64, took time.Duration) {
 	}
 	if t.env.Filter != "" {
 		line = line.With("filter", t.env.Filter)
+	}
+	if t.weight != "" {
+		line = line.With("gate", t.weight)
 	}
 	line.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
 		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))

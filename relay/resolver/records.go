@@ -78,6 +78,11 @@ func (r *Resolver) Addrs(ctx context.Context, host relay.Domain) ([]netip.Addr, 
 	return nil, worse(err4, err6)
 }
 
+// A returns the A records of name alone, for lists of the DNS, which have no others (RFC 5782 §2.1).
+func (r *Resolver) A(ctx context.Context, name string) ([]netip.Addr, error) {
+	return r.addresses(ctx, relay.Domain(name), dns.TypeA)
+}
+
 // addresses returns at least one address or an error.
 func (r *Resolver) addresses(ctx context.Context, host relay.Domain, qtype uint16) ([]netip.Addr, error) {
 	rrs, err := r.lookup(ctx, string(host), qtype)

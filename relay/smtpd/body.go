@@ -170,7 +170,7 @@ func (b *body) nextChunk() {
 			b.refuse(errors.New("smtpd: the client gave the letter up"))
 			return
 		case isHTTP(v):
-			g.part(replyNotHTTP, "HTTP")
+			g.notHTTP()
 		default:
 			g.complain(replyMidChunk)
 		}

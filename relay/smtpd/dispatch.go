@@ -22,6 +22,9 @@ func (g *guard) dispatch(line []byte) {
 		v, arg = verbAUTH, strings.TrimSpace(mech+" "+arg)
 	}
 	g.logCommand(v, arg)
+	if g.watched && g.outOfTurn(v) && g.breach(rulePipelining) {
+		return
+	}
 	if refusal := g.outOfPlace(v, arg); refusal != nil {
 		g.complain(*refusal)
 		return
@@ -230,8 +233,7 @@ func parseVrfy(arg string) (relay.Address, error) {
 func (g *guard) handleUnknown(v verb) {
 	switch {
 	case isHTTP(v):
-		// Whatever follows is a page or a form somebody made a browser send.
-		g.part(replyNotHTTP, "HTTP")
+		g.notHTTP()
 	case v == "EXPN" || v == "SEND" || v == "SOML" || v == "SAML" || v == "TURN" || v == "ETRN":
 		g.complain(replyNotHere)
 	default:

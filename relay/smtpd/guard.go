@@ -34,9 +34,11 @@ type guard struct {
 	failures int         // of AUTH
 	errors   int
 	badRcpts int
-	chatter  int    // commands that brought no letter on
-	bareLF   bool   // ended the last command of a lenient service
-	words    string // for the next refusal, see because
+	chatter  int           // commands that brought no letter on
+	bareLF   bool          // ended the last command of a lenient service
+	words    string        // for the next refusal, see because
+	watched  bool          // by the Screen
+	wait     time.Duration // of the greeting, see visit
 
 	opened   time.Time
 	feed     string // what go-smtp reads next
@@ -180,6 +182,9 @@ func (g *guard) greet() error {
 		if err := g.startTLS(); err != nil {
 			return err
 		}
+	}
+	if g.wait > 0 {
+		g.awaitSilence()
 	}
 	g.reply(relay.Reply{Code: 220, Text: string(g.srv.hostname) + " ESMTP"})
 	return nil

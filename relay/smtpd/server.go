@@ -25,6 +25,7 @@ type Config struct {
 	Accept   relay.Acceptor
 	Auth     relay.Authenticator // nil: no AUTH
 	Resolver relay.Resolver      // looks up the clients' names; nil: it is not done
+	Screen   Screen              // watches strangers; nil: nobody does
 	Gate     *Gate               // shared by servers that count their connections together; nil: one of its own
 	Log      *slog.Logger
 
@@ -58,6 +59,7 @@ type Server struct {
 	accept      relay.Acceptor
 	auth        relay.Authenticator
 	resolver    relay.Resolver
+	screen      Screen
 	gate        *Gate
 	dns         patience
 	log         *slog.Logger
@@ -85,7 +87,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		hostname: c.Hostname, service: c.Service, accept: c.Accept, auth: c.Auth, resolver: c.Resolver,
-		gate: c.Gate, implicitTLS: c.ImplicitTLS,
+		screen: c.Screen, gate: c.Gate, implicitTLS: c.ImplicitTLS,
 		log:       c.Log.With("room", "smtpd", "service", c.Service),
 		queue:     &handover{conns: make(chan net.Conn), closed: make(chan struct{})},
 		listeners: map[net.Listener]struct{}{}, guards: map[*guard]struct{}{}, empty: make(chan struct{}),
@@ -211,6 +213,12 @@ func (s *Server) take(c net.Conn) {
 		return
 	}
 	g := newGuard(s, set, c, client)
+	if refusal := g.visit(); refusal != nil {
+		s.gate.leave(client.Addr())
+		s.log.Info("refused", "client", client, "code", refusal.Code, "reason", refusal.Text)
+		s.turnAwayWith(c, *refusal)
+		return
+	}
 	if !s.register(g) {
 		s.gate.leave(client.Addr())
 		s.turnAway(c, replyStopping.Text)

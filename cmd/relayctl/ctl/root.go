@@ -31,7 +31,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.dataFlag, "data-dir", "", "use the relayd whose data is in `DIR`, whatever the configuration says")
 	flags.BoolVar(&a.json, "json", false, "one JSON object a line, with stable names")
 	_ = root.MarkPersistentFlagDirname("data-dir")
-	root.AddCommand(a.queue(), a.hold(), a.schedule(), a.user(), a.auth(), a.devices(), a.sendmail(), a.status(), a.stats(), a.config(), a.reload(), a.version(), a.mail(), a.clientConfig())
+	root.AddCommand(a.queue(), a.hold(), a.schedule(), a.user(), a.auth(), a.devices(), a.gate(), a.sendmail(), a.status(), a.stats(), a.config(), a.reload(), a.version(), a.mail(), a.clientConfig())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
