@@ -20,7 +20,7 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	start := time.Now()
 	d.Step("attempt: begun")
 	got, err := d.deliver(ctx, item)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !item.InHouse() {
 		d.learn(item, got)
 	}
 	d.hangUp(item.Domain)
@@ -33,7 +33,8 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	// An attempt that our own shutdown broke off proves nothing: it is not the one to give up on.
 	if ctx.Err() == nil {
 		now := time.Now()
-		_, step = d.Schedule().For(item.Domain).Next(item.Accepted.Add(d.line.lost(item.Accepted, now)), item.Attempts, now, item.ID)
+		_, step = d.Schedule().Of(&item, now, d.Lost(item.Born(), now))
+		returnLate(item, results, now)
 	}
 	d.conclude(ctx, item, results, step)
 }
@@ -57,9 +58,35 @@ func (d *Drain) deliver(ctx context.Context, item queue.Item) (results []relay.R
 		return results, err
 	}
 	defer body.Close()
+	if item.By.Return && item.By.Overdue(time.Now()) {
+		var last relay.Reply
+		if n := len(item.Last); n > 0 {
+			last = item.Last[n-1].Reply
+		}
+		return failAll(item, tooLate(item, last)), nil
+	}
 	env := item.Envelope
 	env.Attempt = item.Attempts
 	return d.Deliverer.Deliver(ctx, env, item.Domain, body), nil
+}
+
+// tooLate is the end of a letter that its sender wants back instead of late (RFC 2852). What was last
+// heard of it is the reason.
+func tooLate(item queue.Item, last relay.Reply) relay.Reply {
+	r := relay.Reply{Code: 554, Status: relay.Status{5, 4, 7}, Text: "it was not delivered by the time its sender set, " + item.By.At.UTC().Format(time.RFC3339)}
+	if last.Code != 0 {
+		r.Text += "; the last answer was: " + last.String()
+	}
+	return r
+}
+
+// returnLate fails what was deferred of such a letter, when its time ran out during the attempt.
+func returnLate(item queue.Item, results []relay.Result, now time.Time) {
+	for i, res := range results {
+		if res.Outcome == relay.Deferred && item.By.Return && item.By.Overdue(now) {
+			results[i].Outcome, results[i].Reply = relay.Failed, tooLate(item, res.Reply)
+		}
+	}
 }
 
 // failAll is a failure of our own for every recipient.

@@ -189,7 +189,7 @@ func (h *house) Take(_ context.Context, now time.Time, n int, skip func(relay.Do
 			continue
 		}
 		it.Attempts++
-		it.Next, _ = h.schedule.Next(it.Accepted, it.Attempts, now, it.ID)
+		it.Next, _ = h.schedule.Of(it, now, h.Lost(it.Born(), now))
 		h.underWay[it.Key()] = true
 		cp := *it
 		cp.Rcpts = slices.Clone(it.Rcpts)

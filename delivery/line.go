@@ -243,5 +243,9 @@ func hearLine(results []relay.Result) (spoke, dns, bad bool) {
 	return false, dns, bad
 }
 
+// Lost is how much of the time from born to now our line was down, which counts for no letter's age. It
+// does not wait.
+func (d *Drain) Lost(born, now time.Time) time.Duration { return d.line.lost(born, now) }
+
 // LineDown is since when our own line has been down; zero while it is up.
 func (d *Drain) LineDown() time.Time { return d.line.downSince() }

@@ -41,7 +41,11 @@ func (d *Drain) reportFailed(ctx context.Context, item queue.Item, failed []rela
 func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []relay.Result) bool {
 	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
 	if s := d.Schedule().For(item.Domain); s.GiveUpAfter > 0 {
-		r.Until = item.Accepted.Add(s.GiveUpAfter)
+		// What our own line has cost so far does not count, nor what it may still cost.
+		r.Until = item.Born().Add(s.GiveUpAfter + d.Lost(item.Born(), time.Now()))
+	}
+	if item.By.Return && item.By.At.Before(r.Until) {
+		r.Until = item.By.At
 	}
 	if err := d.report(ctx, item, r); err != nil {
 		d.log.Warn("a delay warning could not be submitted", "id", item.ID, "err", err)
@@ -63,12 +67,15 @@ func (d *Drain) reportRelayed(ctx context.Context, item queue.Item, delivered []
 		switch {
 		case res.Arrived:
 			here[dsn.Delivered] = append(here[dsn.Delivered], res)
-		case !res.DSN:
+		case !res.DSN || item.By.Trace:
 			here[dsn.Relayed] = append(here[dsn.Relayed], res)
 		}
 	}
 	for kind, results := range here {
 		r := dsn.Report{Kind: kind, Results: asked(item.Envelope, results, relay.NotifySuccess)}
+		if item.By.Trace { // every relay reports, whoever else does (RFC 2852 §4)
+			r.Results = notNever(item.Envelope, results)
+		}
 		if err := d.report(ctx, item, r); err != nil {
 			d.log.Warn("a report of success could not be submitted", "id", item.ID, "err", err)
 		}
@@ -116,6 +123,16 @@ func asked(env relay.Envelope, results []relay.Result, outcome relay.Notify) []r
 	var out []relay.Result
 	for _, res := range results {
 		if wants[res.Rcpt] {
+			out = append(out, res)
+		}
+	}
+	return out
+}
+
+// notNever picks the results of recipients of whom the sender does not refuse to hear.
+func notNever(env relay.Envelope, results []relay.Result) (out []relay.Result) {
+	for _, res := range results {
+		if !slices.ContainsFunc(env.Rcpts, func(r relay.Recipient) bool { return r.Addr == res.Rcpt && r.Notify == relay.NotifyNever }) {
 			out = append(out, res)
 		}
 	}

@@ -88,7 +88,7 @@ func (q *Queue) recordFirsts(t *tx, keys []Key) error {
 // dueAtOpening is when an item is due by its record, found at the opening of the queue.
 func (q *Queue) dueAtOpening(id relay.ID, h header) time.Time {
 	next := time.Unix(0, h.next)
-	if q.crashed && h.attempts == 0 {
+	if q.crashed && h.attempts == 0 && !(h.scheduled && next.After(time.Now())) {
 		next, _ = q.schedule.Next(next, 1, next, id)
 	}
 	return next
@@ -124,12 +124,16 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 	if err != nil {
 		return nil, nil, err
 	}
+	lost := make([]time.Duration, len(items)) // asked for without our lock
+	for i := range items {
+		lost[i] = q.lost(items[i].Born(), now)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, e := range begun {
 		it := &items[i]
 		it.Attempts = 1
-		it.Next, _ = q.schedule.For(it.Domain).Next(it.Accepted, 1, now, it.ID)
+		it.Next, _ = q.schedule.Of(it, now, lost[i])
 		e.fresh, e.begun, e.scheduled = false, nanos(it.Next), false
 		it.Scheduled = false
 		e.next = q.clock.at(now) + int64(it.Next.Sub(now))

@@ -15,7 +15,7 @@ type Item struct {
 	Attempts       int            `json:"attempts"`           // attempts begun, the present one included
 	Next           time.Time      `json:"next"`               // when it is due (again)
 	Held           bool           `json:"held"`               // an operator, or Hold, keeps it from being taken
-	Scheduled      bool           `json:"scheduled,omitzero"` // an operator set Next, which may lie further off than a Schedule asks
+	Scheduled      bool           `json:"scheduled,omitzero"` // an operator or its sender set Next, which may lie further off than a Schedule asks
 	Warned         bool           `json:"warned"`             // the sender has been told of the delay
 	Told           time.Time      `json:"told"`               // when, the last time; zero of those warned by older versions
 	Last           []relay.Result `json:"last"`               // the newest result of each pending recipient that has one
@@ -94,7 +94,7 @@ func split(env relay.Envelope) []*Item {
 	for _, rc := range env.Rcpts {
 		it := byDomain[rc.Addr.Domain]
 		if it == nil {
-			it = &Item{Envelope: env, Domain: rc.Addr.Domain, Next: env.Accepted, Held: env.Hold != ""}
+			it = &Item{Envelope: env, Domain: rc.Addr.Domain, Next: env.Born(), Held: env.Hold != "", Scheduled: env.Release.After(env.Accepted)}
 			it.Rcpts = nil
 			byDomain[rc.Addr.Domain] = it
 			items = append(items, it)

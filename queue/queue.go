@@ -28,6 +28,10 @@ type Options struct {
 	// it is not. It must not wait. nil: none is.
 	Hold func(it *Item) string
 
+	// Lost says how much of the time from born to now does not count, because nothing could be sent. It
+	// must not wait. nil: none of it.
+	Lost func(born, now time.Time) time.Duration
+
 	// Step is told what is done of a commit, a Take and a Settle; tests crash there, nil elsewhere.
 	Step func(name string)
 }
@@ -45,6 +49,7 @@ type Queue struct {
 	spares *spares
 	step   func(name string)
 	hold   func(it *Item) string
+	lost   func(born, now time.Time) time.Duration
 
 	ownFlush bool
 	crashed  bool // the process that had the queue before us died
@@ -71,12 +76,15 @@ type Queue struct {
 func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
-		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step, hold: o.Hold,
+		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step, hold: o.Hold, lost: o.Lost,
 		clock: clock{time.Now()}, wake: make(bell, 1), ageing: make(bell, 1), stop: make(chan struct{}),
 		young: map[relay.ID]*young{},
 	}
 	if q.log == nil {
 		q.log = slog.New(slog.DiscardHandler)
+	}
+	if q.lost == nil {
+		q.lost = func(time.Time, time.Time) time.Duration { return 0 }
 	}
 	if q.step == nil {
 		q.step = func(string) {}

@@ -35,11 +35,12 @@ func decodeLetter(b []byte) (letterRecord, error) {
 var (
 	letterFields = []string{
 		"id", "from", "rcpts", "ret", "envid", "origin", "accepted", "size", "body_8bit", "utf8", "junk", "auth", "hold", "via",
-		"require_tls", "told", "last", "done",
+		"release", "by", "require_tls", "told", "last", "done",
 	}
 	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
 	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "dsn", "at"}
+	byFields     = []string{"at", "return", "trace"}
 	replyFields  = []string{"code", "status", "text"}
 )
 
@@ -66,6 +67,10 @@ func (p *recordReader) letter() (rec letterRecord) {
 			rec.UTF8 = p.boolean()
 		case "junk":
 			rec.Junk = p.boolean()
+		case "release":
+			rec.Release = p.time()
+		case "by":
+			rec.By = p.deliverBy()
 		case "told":
 			rec.Told = p.time()
 		case "last":
@@ -85,6 +90,20 @@ func (p *recordReader) letter() (rec letterRecord) {
 		}
 	})
 	return rec
+}
+
+func (p *recordReader) deliverBy() (d relay.DeliverBy) {
+	p.object(byFields, func(field int) {
+		switch field {
+		case 0:
+			d.At = p.time()
+		case 1:
+			d.Return = p.boolean()
+		case 2:
+			d.Trace = p.boolean()
+		}
+	})
+	return d
 }
 
 func (p *recordReader) recipient() (rc relay.Recipient) {

@@ -136,6 +136,7 @@ func wholeItem() *Item {
 	it.Done = append(it.Done, relay.Result{Rcpt: relay.Postmaster, Outcome: relay.Failed, Reply: relay.Reply{Text: "é \x7f \u2028"}})
 	it.Ret, it.EnvID, it.Auth, it.Hold, it.Via, it.Junk = relay.RetFull, "note 7", "spf=pass", "over the limit", "smart.example:587", true
 	it.Told = it.Accepted
+	it.Release, it.By = it.Accepted.Add(time.Hour), relay.DeliverBy{At: it.Accepted.Add(2 * time.Hour), Return: true, Trace: true}
 	it.Rcpts[0].Notify, it.Rcpts[0].ORcpt, it.Last[0].DSN = relay.NotifySuccess|relay.NotifyDelay, "rfc822;b@one.example", true
 	return it
 }

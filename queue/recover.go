@@ -77,7 +77,7 @@ func (q *Queue) readmit(name string) error {
 			items, err = q.rebuildLetter(t, name)
 			return err
 		},
-		publish: func(x *index) { q.enter(x, items) },
+		publish: func(x *index) { q.enterAll(x, items) },
 	})
 	if err != nil {
 		return fmt.Errorf("queue: readmit %s: %w", name, err)
@@ -90,11 +90,18 @@ func (q *Queue) readmit(name string) error {
 	return nil
 }
 
-// enter shows items in the index, due at once.
-func (q *Queue) enter(x *index, items []*Item) {
+// enterAll shows items in the index.
+func (q *Queue) enterAll(x *index, items []*Item) {
 	for _, it := range items {
-		x.add(it.Key(), header{size: it.Size}, q.clock.in(0))
+		q.enter(x, it)
 	}
+}
+
+// enter shows an item that is new to the index.
+func (q *Queue) enter(x *index, it *Item) *entry {
+	h := header{size: it.Size, held: it.Held, scheduled: it.Scheduled}
+	w := wait(it.Next, time.Now(), h.longest(q.schedule.Longest()))
+	return x.add(it.Key(), h, q.clock.in(w))
 }
 
 // sweep removes the files that were there without a record when the queue was opened, and no
@@ -134,7 +141,7 @@ func (q *Queue) mendAll(bad map[string]error) (lost bool, err error) {
 			}
 			return nil
 		},
-		publish: func(x *index) { q.enter(x, all) },
+		publish: func(x *index) { q.enterAll(x, all) },
 	})
 	if err != nil {
 		return lost, fmt.Errorf("queue: mend: %w", err)
@@ -323,7 +330,7 @@ func (l layout) itemsOf(id relay.ID) ([]*Item, uint32, error) {
 	}
 	items := split(env)
 	for _, it := range items {
-		it.Next = time.Now()
+		it.Next = later(it.Next, time.Now()) // a letter of the future waits on
 	}
 	return items, sum, nil
 }

@@ -56,16 +56,18 @@ func DefaultSchedule() Schedule {
 // Step is what an attempt that did not deliver comes to.
 type Step int
 
-// The steps. StepNotify is StepRetry where the sender is not one of our people. It and StepWarn stay
+// The steps. StepOverdue is that the time has passed by which the sender wanted the letter delivered,
+// and now wants to hear of it. StepNotify is StepRetry where the sender is not one of our people. It and StepWarn stay
 // true as long as the letter is of that age: whoever acts on them asks Owes first.
 const (
 	StepRetry Step = iota
 	StepNotify
 	StepWarn
+	StepOverdue
 	StepGiveUp
 )
 
-func (s Step) String() string { return [...]string{"retry", "notify", "warn", "give up"}[s] }
+func (s Step) String() string { return [...]string{"retry", "notify", "warn", "overdue", "give up"}[s] }
 
 // Owes says whether the step that an attempt came to owes the sender of it a word about the delay: one
 // of our own people an early one, everybody one at WarnAfter, each once.
@@ -74,10 +76,39 @@ func (s Schedule) Owes(step Step, it *Item) bool {
 	case StepNotify:
 		return !it.Warned && it.Origin.Submitted()
 	case StepWarn:
-		early := !it.Told.IsZero() && it.Told.Before(it.Accepted.Add(s.orDefault().WarnAfter))
+		early := !it.Told.IsZero() && it.Told.Before(it.Born().Add(s.orDefault().WarnAfter))
 		return !it.Warned || early
+	case StepOverdue:
+		return it.Told.Before(it.By.At)
 	}
 	return false
+}
+
+// Of is Next for an item. Its clocks begin with its release, and stand still for as long as our own
+// line was down, which is lost. An attempt falls on the time by which its sender wanted it delivered (RFC
+// 2852): from then on it is given up, or its sender is told once.
+func (s Schedule) Of(it *Item, now time.Time, lost time.Duration) (time.Time, Step) {
+	s = s.For(it.Domain)
+	next, step := s.Next(it.Born().Add(lost), it.Attempts, now, it.ID)
+	switch {
+	case it.By.IsZero() || step == StepGiveUp:
+	case !it.By.Overdue(now):
+		if it.By.At.Before(next) {
+			next = later(it.By.At, now.Add(time.Second))
+		}
+	case it.By.Return:
+		step = StepGiveUp
+	case s.Owes(StepOverdue, it):
+		step = StepOverdue
+	}
+	return next, step
+}
+
+func later(t, u time.Time) time.Time {
+	if t.Before(u) {
+		return u
+	}
+	return t
 }
 
 // Next says what becomes of an item accepted at born when the attempt that made its count

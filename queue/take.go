@@ -144,7 +144,7 @@ func (t *taking) apply(tx *tx) error {
 			continue
 		}
 		it.Attempts++
-		it.Next, _ = schedule.For(it.Domain).Next(it.Accepted, it.Attempts, t.now, it.ID)
+		it.Next, _ = schedule.Of(&it, t.now, t.q.lost(it.Born(), t.now))
 		h.attempts, h.next = uint32(it.Attempts), nanos(it.Next)
 		h.scheduled, it.Scheduled = false, false
 		if err := tx.patch(k, old, h); err != nil {

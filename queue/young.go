@@ -68,8 +68,7 @@ func (q *Queue) admit(items []*Item, sum uint32) bool {
 // publishNew shows a letter that has just been taken in. It is called with the lock held.
 func (q *Queue) publishNew(x *index, items []*Item) {
 	for _, it := range items {
-		w := wait(it.Next, time.Now(), q.schedule.Longest())
-		x.add(it.Key(), header{size: it.Size, held: it.Held}, q.clock.in(w)).fresh = true
+		q.enter(x, it).fresh = true
 	}
 }
 
@@ -302,11 +301,7 @@ func (q *Queue) adopt(names []string) (rest []string, err error) {
 				}
 				return nil
 			},
-			publish: func(x *index) {
-				for _, it := range found {
-					x.add(it.Key(), header{size: it.Size, held: it.Held}, q.clock.in(wait(it.Next, time.Now(), q.schedule.Longest())))
-				}
-			},
+			publish: func(x *index) { q.enterAll(x, found) },
 		})
 		if err != nil {
 			return nil, fmt.Errorf("queue: adopt: %w", err)
@@ -336,7 +331,9 @@ func (q *Queue) adoptLetter(t *tx, name string) ([]*Item, error) {
 	}
 	now := time.Now()
 	for _, it := range items {
-		it.Next, _ = q.schedule.Next(now, 1, now, id)
+		if !it.Scheduled || !it.Next.After(now) { // one of the future has not been tried
+			it.Next, _ = q.schedule.Next(now, 1, now, id)
+		}
 	}
 	q.holdNew(items)
 	return items, t.addAll(items, sum)

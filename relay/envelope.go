@@ -26,6 +26,8 @@ type Envelope struct {
 	Filter   string      `json:"filter,omitzero"`    // what content filters said: "rspamd=no-action/1.20 clamd=clean"; empty: none was asked
 	Hold     string      `json:"hold,omitzero"`      // why its foreign part is held from the start; empty: it is not
 	Via      string      `json:"via,omitzero"`       // where the operator sends it, a host or host:port or ViaMX; empty: where the routes lead
+	Release  time.Time   `json:"release,omitzero"`   // not to leave before, as its sender asked (RFC 4865)
+	By       DeliverBy   `json:"by,omitzero"`        // when it shall have arrived (RFC 2852)
 	Attempt  int         `json:"-"`                  // which attempt at delivery this is, from 1; 0 before the first
 
 	// RequireTLS: it goes on over TLS alone, to hosts that prove who they are and do the same (RFC 8689).
@@ -34,6 +36,18 @@ type Envelope struct {
 
 // ViaMX as Envelope.Via sends a letter to the mail hosts of its recipients, past all routes.
 const ViaMX = "mx"
+
+// InHouse says whether it goes to mailboxes of ours; envelopes in the queue go there as a whole or not
+// at all.
+func (e *Envelope) InHouse() bool { return len(e.Rcpts) > 0 && !e.Rcpts[0].Mailbox.IsNull() }
+
+// Born is when the clocks of its warnings and its end begin.
+func (e *Envelope) Born() time.Time {
+	if e.Release.After(e.Accepted) {
+		return e.Release
+	}
+	return e.Accepted
+}
 
 // Recipient is one place a letter must go to, after aliases are resolved.
 type Recipient struct {
@@ -114,13 +128,16 @@ type Submitter interface {
 	Submit(ctx context.Context, env Envelope, body io.Reader) error
 }
 
-// MailParams are the parameters of MAIL FROM (RFC 1870, 3461, 6152, 6531, 8689).
+// MailParams are the parameters of MAIL FROM (RFC 1870, 2852, 3461, 4865, 6152, 6531, 8689).
 type MailParams struct {
 	Size     int64 // announced octets; 0: not announced
 	Body8Bit bool
 	UTF8     bool
 	Ret      Ret
 	EnvID    string
+
+	Release time.Time // see Envelope
+	By      DeliverBy
 
 	RequireTLS bool
 }

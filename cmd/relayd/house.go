@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -68,6 +69,7 @@ type house struct {
 	fresh     *resolver.Resolver // without a cache
 	queue     *queue.Queue
 	filters   *filter.Chain
+	mail      relay.Stager // the maildirs
 	intake    *intake.Intake
 	client    *mx.Client
 	drain     *delivery.Drain
@@ -185,11 +187,12 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	h.later(mail.Close)
+	h.mail = mail
 	if step != nil {
 		mail.SetStep(step)
 	}
 	h.queue, err = queue.Open(filepath.Join(cfg.DataDir, "queue"),
-		queue.Options{Hold: h.holdNew, Schedule: schedule(cfg), Flush: flush, Log: h.log, Step: step})
+		queue.Options{Hold: h.holdNew, Lost: h.lost, Schedule: schedule(cfg), Flush: flush, Log: h.log, Step: step})
 	if err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	})
 	h.later(h.client.Close)
 	h.drain = delivery.New(delivery.Options{
-		Paused: h.orders.Paused, Queue: h.queue, Deliverer: remembering{homecoming{h.client, h}, h.known, h.routed}, Submit: h.intake, Hostname: cfg.Hostname,
+		Paused: h.orders.Paused, Queue: h.queue, Deliverer: mailboxes{remembering{homecoming{h.client, h}, h.known, h.routed}, h.mail}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
 		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
 		Inner: h.isInner, Limits: outboundLimits(cfg), Hosts: h.client.Hosts,
@@ -265,7 +268,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Disk(cfg.DataDir)
 	h.metrics.Gate(h.shownGate)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Lost: h.lost, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h}, Reports: reporter{h}, Gate: h.shownGate,
@@ -302,6 +305,14 @@ func minFree(cfg *config.Config) int64 {
 		return cfg.Limits.MinFreeDisk.Bytes
 	}
 	return cfg.Limits.MinFreeDisk.Of(int64(st.Blocks) * st.Bsize)
+}
+
+// lost is how much of a letter's age our line was down.
+func (h *house) lost(born, now time.Time) time.Duration {
+	if h.drain == nil { // nothing has been sent yet
+		return 0
+	}
+	return h.drain.Lost(born, now)
 }
 
 // holdNew says by which of the operator's rules an item is held.

@@ -57,6 +57,10 @@ func (r Report) status() []byte {
 	field("X-Relayd-Queue-ID", string(r.Envelope.ID))
 	field("X-Relayd-Sender", r.typedAddress(r.Envelope.From.String()))
 	field("Arrival-Date", date(r.Envelope.Accepted))
+	if !r.Envelope.Release.IsZero() {
+		field("Future-Release-Request", "until; "+r.Envelope.Release.UTC().Format(time.RFC3339)) // RFC 4865 §8
+	}
+	field("Deliver-By-Date", date(r.Envelope.By.At)) // RFC 2852 §6
 	for _, res := range r.Results {
 		b.WriteString("\r\n")
 		field("Original-Recipient", r.originalRecipient(res.Rcpt))

@@ -1,6 +1,7 @@
 package mx
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,6 +157,9 @@ func (s *session) lacks(l *letter) relay.Reply {
 	case err == nil && size > 0 && s.sizeOf(l) > size:
 		return relay.Reply{Code: 552, Status: relay.Status{5, 3, 4}, Text: fmt.Sprintf(
 			"the message has %d octets, %s takes at most %d", s.sizeOf(l), s.target, size)}
+	case l.env.By.Return && !s.deliversBy(l.env.By):
+		return relay.Reply{Code: 554, Status: relay.Status{5, 3, 3}, Text: fmt.Sprintf(
+			"the sender wants it back unless it is delivered in time, and %s does not see to that (it does not offer DELIVERBY)", s.target)}
 	case l.needsUTF8() && !s.offers("SMTPUTF8"):
 		return s.lacksUTF8()
 	case l.env.RequireTLS && !s.keepsTLS():
@@ -256,7 +260,17 @@ func (s *session) mailCommand(l *letter, batch []int) string {
 			b.WriteString(" ENVID=" + relay.Xtext(l.env.EnvID))
 		}
 	}
+	if s.offers("DELIVERBY") && !l.env.By.IsZero() {
+		b.WriteString(" BY=" + l.env.By.Param(time.Now()))
+	}
 	return b.String()
+}
+
+// deliversBy says whether the host returns a letter that it cannot deliver in time; it may want a least
+// time for that (RFC 2852 §4).
+func (s *session) deliversBy(by relay.DeliverBy) bool {
+	least, err := strconv.ParseInt(cmp.Or(s.ext["DELIVERBY"], "0"), 10, 64)
+	return s.offers("DELIVERBY") && (err != nil || by.Seconds(time.Now()) >= least)
 }
 
 // rcptCommand is RCPT TO with what the sender wants to hear of, where the host will see to it. What

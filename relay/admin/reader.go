@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"os"
+	"time"
 
 	"relayd/queue"
 	"relayd/relay"
@@ -27,6 +28,8 @@ type Reader struct {
 	q Lister
 	// Pauses are those in force; nil: none.
 	Pauses func() []orders.Pause
+	// Lost is how much of the time from born to now our own line was down; nil: none.
+	Lost func(born, now time.Time) time.Duration
 }
 
 // NewReader reads from q.
@@ -65,6 +68,9 @@ func (r *Reader) list(ctx context.Context, f queue.Filter) iter.Seq2[Item, error
 func (r *Reader) item(q queue.Item) Item {
 	it := NewItem(q)
 	it.Paused = r.Pauses != nil && orders.Find(r.Pauses(), it.Domain) != nil
+	if r.Lost != nil {
+		it.LineLost = r.Lost(q.Born(), time.Now()).Round(time.Second).Seconds()
+	}
 	return it
 }
 

@@ -52,6 +52,8 @@ type Config struct {
 	// Stage takes imported letters in; IsLocal says which recipients are not for it.
 	Stage   relay.Stager
 	IsLocal func(relay.Address) bool
+	// Lost is how much of the time from born to now our own line was down; nil: none.
+	Lost func(born, now time.Time) time.Duration
 	// CheckVia says what is wrong with a host that letters shall go by; nil: nothing is.
 	CheckVia func(via string) error
 	// Busy says whether an attempt at an item is under way.
@@ -108,6 +110,7 @@ type Server struct {
 // NewServer prepares a server; Serve and ServeMetrics run it.
 func NewServer(cfg Config) *Server {
 	s := &Server{cfg: cfg, reader: NewReader(cfg.Queue), log: cfg.Log, started: time.Now()}
+	s.reader.Lost = cfg.Lost
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -34,7 +34,10 @@ type Item struct {
 	Auth       string       `json:"auth,omitempty"`   // what was found about who sent it: "spf=fail dkim=pass dmarc=pass"
 	Filter     string       `json:"filter,omitempty"` // what content filters said: "rspamd=no-action/1.20 clamd=clean"
 
-	RequireTLS bool `json:"require_tls,omitempty"` // it goes over TLS alone (RFC 8689)
+	RequireTLS bool            `json:"require_tls,omitempty"` // it goes over TLS alone (RFC 8689)
+	Release    time.Time       `json:"release,omitzero"`      // its sender lets it leave then
+	DeliverBy  relay.DeliverBy `json:"deliver_by,omitzero"`   // and wants it delivered by then
+	LineLost   float64         `json:"line_lost,omitempty"`   // seconds of its age that do not count, because our own line was down
 
 	// Transcripts are the SMTP dialogues of the attempts that failed, and Transcript that of the last;
 	// lists leave them out.
@@ -75,7 +78,7 @@ func (it Item) Key() string { return string(it.ID) + "/" + string(it.Domain) }
 
 // NewItem turns a queue's item into what is shown of it.
 func NewItem(q queue.Item) Item {
-	it := Item{Ret: q.Ret, EnvID: q.EnvID, RequireTLS: q.RequireTLS, ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
+	it := Item{Release: q.Release, DeliverBy: q.By, Ret: q.Ret, EnvID: q.EnvID, RequireTLS: q.RequireTLS, ID: q.ID, Domain: q.Domain, From: q.From.String(), To: []string{}, Size: q.Size,
 		Accepted: q.Accepted, Attempts: q.Attempts, Next: q.Next, Held: q.Held, Warned: q.Warned,
 		Recipients: []Recipient{}, Origin: q.Origin, Auth: q.Auth, Filter: q.Filter, Via: q.Via}
 	if q.Held {

@@ -145,7 +145,7 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 	if err := in.checkDisk(s, o, from, p.Size); err != nil {
 		return nil, err
 	}
-	t := in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS})
+	t := in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS, Release: p.Release, By: p.By})
 	if err := t.knock(); err != nil {
 		t.refused(err, relay.Address{})
 		return nil, err

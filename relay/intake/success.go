@@ -13,7 +13,7 @@ func (t *transaction) confirmation(h header) func(context.Context) {
 	env := t.env
 	env.Rcpts, _ = split(t.env.Rcpts)
 	env.Rcpts = slices.DeleteFunc(env.Rcpts, func(r relay.Recipient) bool { return !r.Notify.Wants(relay.NotifySuccess) })
-	if t.in.success == nil || env.From.IsNull() || len(env.Rcpts) == 0 {
+	if t.in.success == nil || t.leavesLater() || env.From.IsNull() || len(env.Rcpts) == 0 {
 		return func(context.Context) {}
 	}
 	head := slices.Clone(h.raw)

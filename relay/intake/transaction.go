@@ -191,7 +191,11 @@ func (t *transaction) stage(ctx context.Context, h header) (routes []relay.Stage
 	local.Rcpts, foreign.Rcpts = split(t.env.Rcpts)
 	foreign.Junk = false // elsewhere others decide
 	if len(local.Rcpts) > 0 {
-		if routes, err = open(ctx, routes, t.in.local, local, localTrace(local, h, received)); err != nil {
+		trace, to := localTrace(local, h, received), t.in.local
+		if t.leavesLater() {
+			local, to = asWaiting(local, len(foreign.Rcpts) > 0), t.in.foreign
+		}
+		if routes, err = open(ctx, routes, to, local, trace); err != nil {
 			return routes, err
 		}
 	}
@@ -244,6 +248,9 @@ func (t *transaction) accepted(size int64, took time.Duration) {
 	}
 	line.Info("accepted", "from", t.env.From, "rcpt", len(t.env.Rcpts), "size", size, "client", client(t.env.Origin),
 		"helo", t.env.Origin.Helo, "user", t.env.Origin.User, "dur", took.Round(time.Microsecond))
+	if t.leavesLater() {
+		local = nil // it will be
+	}
 	for _, r := range local {
 		line := log
 		if t.env.Junk || r.Junk {

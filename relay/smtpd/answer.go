@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"relayd/relay"
 	"relayd/relay/listen"
@@ -113,7 +114,11 @@ func (g *guard) greeting() relay.Reply {
 		"ENHANCEDSTATUSCODES", "SMTPUTF8",
 	}
 	if g.offersDSN() {
-		lines = append(lines, "DSN")
+		lines = append(lines, "DSN", "DELIVERBY")
+	}
+	if g.offersFuture() {
+		lines = append(lines, "FUTURERELEASE "+strconv.Itoa(int(relay.MaxFuture/time.Second))+" "+
+			time.Now().Add(relay.MaxFuture).UTC().Format(time.RFC3339))
 	}
 	if g.secure != nil {
 		lines = append(lines, "REQUIRETLS") // RFC 8689 §2: under TLS alone
@@ -134,7 +139,7 @@ func (g *guard) greeting() relay.Reply {
 
 // offer is what the parameters of MAIL and RCPT are understood by.
 func (g *guard) offer() offer {
-	return offer{maxSize: g.set.limits.MessageSize, auth: g.srv.auth != nil, dsn: g.offersDSN(), requireTLS: g.secure != nil}
+	return offer{maxSize: g.set.limits.MessageSize, auth: g.srv.auth != nil, dsn: g.offersDSN(), requireTLS: g.secure != nil, future: g.offersFuture(), now: time.Now()}
 }
 
 // offersDSN says whether the client may ask for reports (RFC 3461): our own people and machines may,
@@ -143,6 +148,12 @@ func (g *guard) offer() offer {
 // was relayed (§5.2.2).
 func (g *guard) offersDSN() bool {
 	return g.trusted() || g.user != "" || strings.HasPrefix(g.srv.service, "submission")
+}
+
+// offersFuture says whether the client may submit a letter that leaves later (RFC 4865): a person may,
+// whose login says whose letter waits here.
+func (g *guard) offersFuture() bool {
+	return g.user != "" || strings.HasPrefix(g.srv.service, "submission")
 }
 
 // mayLogIn says whether AUTH is offered: never where others could listen.

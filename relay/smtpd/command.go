@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"relayd/relay"
 )
@@ -125,9 +126,11 @@ type mailCommand struct {
 type offer struct {
 	maxSize int64
 	auth    bool
-	dsn     bool
+	dsn     bool // and DELIVERBY
 
 	requireTLS bool
+	future     bool
+	now        time.Time
 }
 
 // parseMail reads the argument of MAIL. Where it refuses, the reply says why.
@@ -151,6 +154,9 @@ func parseMail(arg string, o offer) (m mailCommand, refusal *relay.Reply) {
 	}
 	if from.Domain == "" && !from.IsNull() {
 		return m, ptr(say(553, "5.1.7", "a sender needs a domain"))
+	}
+	if m.params.By.Return && m.params.By.At.Before(m.params.Release) {
+		return m, ptr(say(501, "5.5.4", "BY returns the letter before HOLDFOR or HOLDUNTIL lets it go"))
 	}
 	m.from = from
 	return m, nil
@@ -182,10 +188,38 @@ func (m *mailCommand) param(p param, o offer) *relay.Reply {
 	case p.key == "AUTH" && o.auth && p.value != "":
 		// RFC 4954 §5: who first submitted it. We trust no client to say so, which the RFC
 		// allows: it is treated as AUTH=<>.
+	case o.dsn && p.key == "BY":
+		by, ok := relay.ParseDeliverBy(p.value, o.now)
+		if !ok {
+			return ptr(say(501, "5.5.4", "BY is seconds;R or seconds;N, and more than 0 with R"))
+		}
+		m.params.By = by
+	case o.future && (p.key == "HOLDFOR" || p.key == "HOLDUNTIL"):
+		return m.hold(p, o.now)
 	case o.dsn && (p.key == "RET" || p.key == "ENVID"):
 		return m.reports(p)
 	default:
 		return ptr(say(555, "5.5.4", "MAIL has no parameter "+p.key+" here"))
+	}
+	return nil
+}
+
+// hold reads when the letter may leave (RFC 4865 §4).
+func (m *mailCommand) hold(p param, now time.Time) *relay.Reply {
+	if !m.params.Release.IsZero() {
+		return ptr(say(501, "5.5.4", "HOLDFOR and HOLDUNTIL contradict each other"))
+	}
+	ok := false
+	if p.key == "HOLDFOR" {
+		m.params.Release, ok = relay.ParseHoldFor(p.value, now)
+	} else {
+		m.params.Release, ok = relay.ParseHoldUntil(p.value)
+	}
+	switch {
+	case !ok:
+		return ptr(say(501, "5.5.4", "HOLDFOR is a number of seconds, HOLDUNTIL a time such as 2026-12-24T18:00:00Z"))
+	case m.params.Release.Sub(now) > relay.MaxFuture:
+		return ptr(say(501, "5.5.4", "a letter can be held for 30 days at most"))
 	}
 	return nil
 }

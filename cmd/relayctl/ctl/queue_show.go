@@ -181,7 +181,7 @@ func (a *app) describe(b *strings.Builder, items []admin.Item) {
 	}
 }
 
-// envelopeWishes is what the sender asked for, in the words of MAIL (RFC 3461).
+// envelopeWishes is what the sender asked for, in the words of MAIL (RFC 2852, 3461, 4865); BY with its time.
 func envelopeWishes(it admin.Item) (s string) {
 	if it.Ret != "" {
 		s += " RET=" + string(it.Ret)
@@ -191,6 +191,12 @@ func envelopeWishes(it admin.Item) (s string) {
 	}
 	if it.RequireTLS {
 		s += " REQUIRETLS"
+	}
+	if !it.Release.IsZero() {
+		s += " HOLDUNTIL=" + it.Release.UTC().Format(time.RFC3339)
+	}
+	if !it.DeliverBy.IsZero() {
+		s += " BY=" + it.DeliverBy.String()
 	}
 	return s
 }

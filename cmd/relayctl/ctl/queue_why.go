@@ -113,14 +113,23 @@ func (a *app) reasons(it admin.Item, plan *queue.Schedule) reasons {
 	if plan == nil {
 		return r
 	}
-	for f := range plan.For(it.Domain).Forecast(it.Accepted, it.Attempts, later(it.Next, a.Now()), it.ID) {
+	for f := range plan.For(it.Domain).Forecast(bornOf(it), it.Attempts, later(it.Next, a.Now()), it.ID) {
 		if f.Attempt-it.Attempts > maxForecast {
 			return r
 		}
 		r.End = f.At
+		if by := it.DeliverBy; by.Return && !f.At.Before(by.At) {
+			r.End = later(by.At, it.Next)
+			break
+		}
 	}
 	r.Then += "; " + a.ending(it, r)
 	return r
+}
+
+// bornOf is when the clocks of an item begin, later by what our own line has cost it.
+func bornOf(it admin.Item) time.Time {
+	return later(it.Accepted, it.Release).Add(time.Duration(it.LineLost * float64(time.Second)))
 }
 
 // maxForecast is how many attempts ahead why looks for the end of a letter.
@@ -154,6 +163,8 @@ func (a *app) happened(it admin.Item) string {
 		s = came + " and is held: " + it.Hold
 	case it.Held && it.Attempts == 0:
 		s = came + " and is held, before any attempt"
+	case answer == nil && it.Attempts == 0 && it.Release.After(a.Now()):
+		s = came + " and leaves at " + a.clock(it.Release) + ", as its sender asked"
 	case answer == nil && it.Attempts == 0:
 		s = came + " and has not been tried yet"
 	case answer == nil:
