@@ -21,7 +21,7 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	d.Step("attempt: begun")
 	got, err := d.deliver(ctx, item)
 	if ctx.Err() == nil && !item.InHouse() {
-		d.learn(item, got)
+		d.learn(ctx, item, got)
 	}
 	d.hangUp(item.Domain)
 	d.Step("attempt: made")

@@ -60,6 +60,9 @@ type Options struct {
 	// Inner says whether a domain's mail goes to a server of the same house, which our line has nothing to
 	// do with; nil: no domain's does.
 	Inner func(relay.Domain) bool
+	// Reach says whether our line works, by calling others than those that fail. It ends with ctx, and
+	// within minutes. nil: the failures alone decide.
+	Reach func(ctx context.Context, failing []relay.Domain) bool
 	// Revive makes the Deliverer forget who did not answer: our own line was to blame. nil: it keeps
 	// no such thing.
 	Revive func()
@@ -180,6 +183,9 @@ func (d *Drain) take(ctx, attempts context.Context) (took int, err error) {
 	n, err := d.takeSome(ctx, attempts, room, outside)
 	if n > 0 {
 		d.line.probed(time.Now())
+		if !d.LineDown().IsZero() {
+			d.askAround(attempts)
+		}
 	}
 	return took + n, err
 }
@@ -248,23 +254,33 @@ func (d *Drain) start(ctx context.Context, item queue.Item) {
 }
 
 // learn keeps what an attempt shows of its destination. A success calls the letters that wait there.
-func (d *Drain) learn(item queue.Item, results []relay.Result) {
+func (d *Drain) learn(ctx context.Context, item queue.Item, results []relay.Result) {
 	var news news
 	var err error
 	if !d.inner(item.Domain) {
 		news, err = d.line.heard(item.Domain, results, time.Now())
 	}
+	switch {
+	case news == suspected && d.Reach != nil:
+		d.askAround(ctx)
+	case news == suspected:
+		news, err = d.line.condemn(time.Now())
+	}
+	d.tellLine(news, err)
+	if d.paces.heard(item.Domain, results, item.Attempts > 1) {
+		if n := d.Queue.Hasten(item.Domain); n > 0 {
+			d.log.Debug("the domain works again, what waits for it is due", "rcpt", item.Domain, "count", n)
+		}
+	}
+}
+
+func (d *Drain) tellLine(news news, err error) {
 	switch news {
 	case wentDown:
 		d.log.Warn("our own line seems to be down: nobody can be reached; mail waits, and nothing is given up", "err", err)
 	case cameUp:
 		d.Revive()
 		d.log.Warn("our line is up again", "count", d.Queue.Hasten(""), "err", err)
-	}
-	if d.paces.heard(item.Domain, results, item.Attempts > 1) {
-		if n := d.Queue.Hasten(item.Domain); n > 0 {
-			d.log.Debug("the domain works again, what waits for it is due", "rcpt", item.Domain, "count", n)
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -41,6 +42,10 @@ type line struct {
 	probe   time.Time
 	pause   time.Duration
 	ramp    int // attempts at a time; 0: all
+
+	asking bool // others are being called, to find out
+	asked  time.Time
+	spoken int // how often a remote has said a word
 }
 
 type failure struct {
@@ -144,7 +149,8 @@ func (l *line) lost(born, now time.Time) (sum time.Duration) {
 type news int
 
 const (
-	noNews news = iota
+	noNews    news = iota
+	suspected      // it seems to be down, and that is to be made sure of
 	wentDown
 	cameUp
 )
@@ -156,16 +162,7 @@ func (l *line) heard(domain relay.Domain, results []relay.Result, now time.Time)
 	spoke, dns, bad := hearLine(results)
 	switch {
 	case spoke:
-		clear(l.failing)
-		if l.ramp *= 2; l.ramp >= l.total {
-			l.ramp = 0
-		}
-		if !l.isDown() {
-			return noNews, nil
-		}
-		l.outages[len(l.outages)-1].To = now
-		l.ramp, l.pause = min(rampStart, l.total), 0
-		return cameUp, l.save()
+		return l.works(now)
 	case !bad || l.isDown():
 		return noNews, nil
 	}
@@ -175,14 +172,70 @@ func (l *line) heard(domain relay.Domain, results []relay.Result, now time.Time)
 	}
 	f.last, f.dns = now, dns
 	l.failing[domain] = f
+	if _, down := l.judge(now); !down {
+		return noNews, nil
+	}
+	return suspected, nil
+}
+
+// works is called when a remote has said a word. Callers hold mu.
+func (l *line) works(now time.Time) (news, error) {
+	clear(l.failing)
+	l.spoken++
+	if l.ramp *= 2; l.ramp >= l.total {
+		l.ramp = 0
+	}
+	if !l.isDown() {
+		return noNews, nil
+	}
+	l.outages[len(l.outages)-1].To = now
+	l.ramp, l.pause = min(rampStart, l.total), 0
+	return cameUp, l.save()
+}
+
+// condemn takes the line to be down, if it still looks like it.
+func (l *line) condemn(now time.Time) (news, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	since, down := l.judge(now)
-	if !down {
+	if !down || l.isDown() {
 		return noNews, nil
 	}
 	l.outages = append(l.outages, outage{From: since})
 	l.outages = l.outages[max(len(l.outages)-maxOutages, 0):]
 	l.probe, l.pause = now.Add(probeFirst), probeFirst
 	return wentDown, l.save()
+}
+
+// ask says whether somebody should call around, and who fails; one does at a time, and not all the time.
+// answered ends it.
+func (l *line) ask(now time.Time) (failing []relay.Domain, spoken int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asking || now.Sub(l.asked) < probeFirst {
+		return nil, 0, false
+	}
+	l.asking, l.asked = true, now
+	for domain := range l.failing {
+		failing = append(failing, domain)
+	}
+	return failing, l.spoken, true
+}
+
+// answered ends an ask: somebody greeted us, or nobody did and no remote has spoken meanwhile.
+func (l *line) answered(reached bool, spoken int, now time.Time) (news, error) {
+	l.mu.Lock()
+	l.asking = false
+	if reached {
+		defer l.mu.Unlock()
+		return l.works(now)
+	}
+	still := l.spoken == spoken
+	l.mu.Unlock()
+	if !still {
+		return noNews, nil
+	}
+	return l.condemn(now)
 }
 
 // judge says whether those that fail are enough, and since when the last of them have.
@@ -249,3 +302,24 @@ func (d *Drain) Lost(born, now time.Time) time.Duration { return d.line.lost(bor
 
 // LineDown is since when our own line has been down; zero while it is up.
 func (d *Drain) LineDown() time.Time { return d.line.downSince() }
+
+// askAround finds out by others than those that fail whether the line works. Three dead partners of an
+// office that writes to few look like a dead line; and while it is down, the letters that wait may all be
+// for the dead.
+func (d *Drain) askAround(ctx context.Context) {
+	if d.Reach == nil {
+		return
+	}
+	failing, spoken, ok := d.line.ask(time.Now())
+	if !ok {
+		return
+	}
+	d.workers.Go(func() {
+		reached := d.Reach(ctx, failing)
+		if ctx.Err() != nil {
+			return // we are stopping: that proves nothing
+		}
+		d.tellLine(d.line.answered(reached, spoken, time.Now()))
+		d.free()
+	})
+}

@@ -123,6 +123,82 @@ func TestDeadHostsAreNotTheLine(t *testing.T) {
 	})
 }
 
+// Three partners die for good at the same time, and nobody else is written to: others that greet us show
+// that our line works, and the letters come back in time. When those do not answer either, the line is down
+// until one of them does, whoever the letters that wait are for.
+func TestOthersAreAsked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		u := &uplink{}
+		var works atomic.Bool
+		var calls atomic.Int32
+		works.Store(true)
+		h := newHouse(t, func(o *delivery.Options) {
+			o.Reach = func(_ context.Context, failing []relay.Domain) bool {
+				calls.Add(1)
+				for _, d := range failing {
+					if !strings.HasPrefix(string(d), "dead") {
+						t.Errorf("%s fails?", d)
+					}
+				}
+				time.Sleep(time.Second)
+				return works.Load()
+			}
+		})
+		h.deliver = u.deliver
+		put := func() {
+			for i := range 4 {
+				h.put("ann@office.example", fmt.Sprintf("bob@dead%d.example", i))
+			}
+		}
+		put()
+		stop := h.run()
+		time.Sleep(5*24*time.Hour + 5*time.Hour)
+		if !h.LineDown().IsZero() || h.left() != 0 || len(h.sent()) != 8 {
+			t.Errorf("others answer: down since %v, %d letters left, %d reports", h.LineDown(), h.left(), len(h.sent()))
+		}
+		if n := calls.Load(); n == 0 || n > 200 {
+			t.Errorf("called %d times", n)
+		}
+		works.Store(false)
+		put()
+		time.Sleep(24 * time.Hour)
+		if h.LineDown().IsZero() || h.left() != 4 {
+			t.Errorf("nobody answers: down since %v, %d letters left", h.LineDown(), h.left())
+		}
+		works.Store(true)
+		time.Sleep(10 * time.Minute)
+		if !h.LineDown().IsZero() {
+			t.Errorf("somebody answers again, and it is down since %v", h.LineDown())
+		}
+		stop()
+	})
+}
+
+// Who greets us while the others are called has decided it, whatever they say.
+func TestAWordWhileAsking(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		u := &uplink{}
+		h := newHouse(t, func(o *delivery.Options) {
+			o.Reach = func(context.Context, []relay.Domain) bool {
+				time.Sleep(30 * time.Second)
+				return false
+			}
+		})
+		h.deliver = u.deliver
+		for i := range 3 {
+			h.put("ann@office.example", fmt.Sprintf("bob@dead%d.example", i))
+		}
+		stop := h.run()
+		time.Sleep(10 * time.Second)
+		h.put("ann@office.example", "bob@alive.example")
+		time.Sleep(time.Minute)
+		if !h.LineDown().IsZero() {
+			t.Error("the line is down, though somebody took a letter")
+		}
+		stop()
+	})
+}
+
 // After an outage the backlog leaves with a ramp, the oldest first.
 func TestRampAfterOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {

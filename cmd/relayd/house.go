@@ -237,6 +237,7 @@ func (h *house) buildDelivery(_ context.Context, cfg *config.Config) error {
 	h.drain = delivery.New(delivery.Options{
 		Paused: h.orders.Paused, Queue: h.queue, Deliverer: mailboxes{remembering{homecoming{h.client, h}, h.known, h.routed}, h.mail}, Submit: h.intake, Hostname: cfg.Hostname,
 		Schedule: func() queue.Schedule { return schedule(h.config()) }, Local: h.isLocal, Language: h.language, Log: h.log,
+		Reach:   h.reach,
 		Outages: filepath.Join(cfg.DataDir, "outages"), Proven: h.proven, Revive: h.client.Revive,
 		Inner: h.isInner, Limits: outboundLimits(cfg), Hosts: h.client.Hosts,
 		Total: cfg.Outbound.Concurrency, PerDestination: cfg.Outbound.PerDestination, Grace: stopGrace, Step: step,

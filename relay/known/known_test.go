@@ -101,3 +101,17 @@ func TestMemoryOutlivesItself(t *testing.T) {
 		t.Errorf("the file begins %.60q", got)
 	}
 }
+
+func TestRecent(t *testing.T) {
+	t.Parallel()
+	m := Open(filepath.Join(t.TempDir(), "domains"), slog.New(slog.DiscardHandler))
+	day := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	for i, d := range []relay.Domain{"old.example", "c.example", "b.example", "a.example"} {
+		m.Note(d, day.AddDate(0, 0, i))
+	}
+	for n, want := range map[int]string{5: "[a.example b.example c.example]", 2: "[a.example b.example]", 0: "[]"} {
+		if got := fmt.Sprint(m.Recent(n, day.AddDate(0, 0, 1))); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
