@@ -34,10 +34,10 @@ func decodeLetter(b []byte) (letterRecord, error) {
 // The names of the fields, in the order of their structs.
 var (
 	letterFields = []string{
-		"id", "from", "rcpts", "ret", "envid", "origin", "accepted", "size", "body_8bit", "utf8", "junk", "auth", "hold", "via",
+		"id", "from", "rcpts", "ret", "envid", "origin", "accepted", "size", "body_8bit", "utf8", "junk", "auth", "filter", "hold", "via",
 		"release", "by", "require_tls", "told", "last", "done",
 	}
-	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt"}
+	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt", "junk"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
 	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "dsn", "at"}
 	byFields     = []string{"at", "return", "trace"}
@@ -81,6 +81,8 @@ func (p *recordReader) letter() (rec letterRecord) {
 			rec.EnvID = p.string()
 		case "auth":
 			rec.Auth = p.string()
+		case "filter":
+			rec.Filter = p.string()
 		case "hold":
 			rec.Hold = p.string()
 		case "via":
@@ -119,6 +121,8 @@ func (p *recordReader) recipient() (rc relay.Recipient) {
 			p.check(rc.Notify.UnmarshalText([]byte(p.string())))
 		case 4:
 			rc.ORcpt = p.string()
+		case 5:
+			rc.Junk = p.boolean()
 		}
 	})
 	return rc

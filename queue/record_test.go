@@ -134,7 +134,7 @@ func wholeItem() *Item {
 	it.Rcpts[0].Mailbox = relay.Address{Local: "x", Domain: "y.example"}
 	it.Last[0].Host, it.Last[0].TLS = "mx[192.0.2.7]:25", "TLS1.2"
 	it.Done = append(it.Done, relay.Result{Rcpt: relay.Postmaster, Outcome: relay.Failed, Reply: relay.Reply{Text: "é \x7f \u2028"}})
-	it.Ret, it.EnvID, it.Auth, it.Hold, it.Via, it.Junk = relay.RetFull, "note 7", "spf=pass", "over the limit", "smart.example:587", true
+	it.Ret, it.EnvID, it.Auth, it.Hold, it.Via, it.Filter, it.Junk = relay.RetFull, "note 7", "spf=pass", "over the limit", "smart.example:587", "clamd=clean", true
 	it.Told = it.Accepted
 	it.Release, it.By = it.Accepted.Add(time.Hour), relay.DeliverBy{At: it.Accepted.Add(2 * time.Hour), Return: true, Trace: true}
 	it.Rcpts[0].Notify, it.Rcpts[0].ORcpt, it.Last[0].DSN = relay.NotifySuccess|relay.NotifyDelay, "rfc822;b@one.example", true

@@ -140,6 +140,7 @@ type MailParams struct {
 	By      DeliverBy
 
 	RequireTLS bool
+	Binary     bool // the letter may hold any octets (RFC 3030); its MIME structure says which
 }
 
 // Acceptor is the front door for letters from clients: relay/smtpd knocks, relay/intake opens.

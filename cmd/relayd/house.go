@@ -203,6 +203,7 @@ func (h *house) buildMail(ctx context.Context, cfg *config.Config) error {
 		Signer: signer{h.keys},
 		Local:  mail, Foreign: h.queue, DataDir: cfg.DataDir, Log: h.log, Step: step, DNS: h.dns, Suggest: h.suggest,
 		Asker:  h.callout,
+		AsText: mx.AsText,
 		Closed: func() bool { return h.orders.Rests(orders.Inbound) },
 		Quota:  fuse{h}, Success: h.reportDelivered, Observe: h.observe, Gate: h.gate,
 	})

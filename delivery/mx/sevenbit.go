@@ -22,25 +22,39 @@ const (
 
 // Why a letter cannot be converted for a host without 8BITMIME.
 var (
-	errSigned    = errors.New("a part is signed, and would not be what was signed any more")
-	errHeader8   = errors.New("there are 8-bit characters in its header")
-	errMislabel  = errors.New("a part is not encoded as it says")
-	errMIMEHuge  = errors.New("its MIME structure is larger than we look at")
-	errMIMEOther = errors.New("a part has a type that must not be encoded")
+	errSigned       = errors.New("a part is signed, and would not be what was signed any more")
+	errHeader8      = errors.New("there are 8-bit characters in its header")
+	errHeaderBinary = errors.New("there are control characters in its header")
+	errMislabel     = errors.New("a part is not encoded as it says")
+	errMIMEHuge     = errors.New("its MIME structure is larger than we look at")
+	errMIMEOther    = errors.New("a part has a type that must not be encoded")
 )
 
 // sevenBit is how a letter with 8-bit text goes to a host without 8BITMIME (RFC 6152 §3): each part
 // with octets above 127 becomes quoted-printable or base64 (RFC 2045 §6), everything else stays as it
-// is. It is made by reading the letter once, keeps one bit for a part, and writes in one more pass.
+// is. It is made by reading the letter once, keeps one octet for a part, and writes in one more pass.
 type sevenBit struct {
-	parts []bool // leaves in their order: whether they have 8-bit octets
-	size  int64  // octets of the converted letter
-	err   error  // it cannot be
+	parts []content // leaves in their order
+	size  int64     // octets of the converted letter
+	err   error     // it cannot be
+
+	binary bool // it may hold anything (BODY=BINARYMIME); otherwise its lines are lines
 }
 
+// content is what a leaf needs an encoding for.
+type content byte
+
+const (
+	plainText  content = iota // none
+	eightBit                  // octets above 127
+	binaryText                // what is no text at all: see octets
+)
+
 // newSevenBit reads the letter. errors of reading are in the second result.
-func newSevenBit(body io.ReadSeeker) (*sevenBit, error) {
-	p := &sevenBit{}
+func newSevenBit(body io.ReadSeeker) (*sevenBit, error) { return newPlan(body, false) }
+
+func newPlan(body io.ReadSeeker, binary bool) (*sevenBit, error) {
+	p := &sevenBit{binary: binary}
 	scan := &converter{plan: p, scanning: true, w: io.Discard}
 	if err := scan.pass(body); err != nil {
 		if !scan.refused {
@@ -82,6 +96,7 @@ type converter struct {
 	piece   []byte // of a line; valid until the next read
 	atStart bool   // piece begins the line
 	ended   bool   // the last piece ended its line
+	cr      bool   // the last piece ended with a CR
 }
 
 // mark is where an entity ended: at a delimiter of the multipart at level, or with the letter.
@@ -112,7 +127,9 @@ func (c *converter) next() error {
 		err = nil
 	}
 	c.piece, c.atStart = piece, c.ended
-	c.ended = bytes.HasSuffix(piece, []byte("\n"))
+	// Only CR LF ends a line that a delimiter may follow; the buffer may have come between.
+	c.ended = bytes.HasSuffix(piece, []byte("\r\n")) || c.cr && string(piece) == "\n" || !c.plan.binary && bytes.HasSuffix(piece, []byte("\n"))
+	c.cr = bytes.HasSuffix(piece, []byte("\r"))
 	return err
 }
 
@@ -194,7 +211,7 @@ func (c *converter) multipart(h *mimeHeader, kind, boundary string, whole bool, 
 func (c *converter) plain() (mark, error) {
 	return c.lines(func() error {
 		for i, b := range c.piece {
-			if b > 127 {
+			if b > 127 || b == 0 || c.plan.binary && (b == '\r' || b == '\n') && !c.isLineEnd(i) {
 				c.piece[i] = '?'
 			}
 		}
@@ -207,12 +224,18 @@ func (c *converter) copied(h *mimeHeader, bad error) (mark, error) {
 	if err := c.put(h.raw, h.blank); err != nil {
 		return mark{}, err
 	}
+	look := octets{}
 	return c.lines(func() error {
-		if has8Bit(c.piece) {
+		if look.see(c.piece); look.content(c.plan.binary) != plainText {
 			return c.refuse(bad)
 		}
 		return c.put(c.piece)
 	})
+}
+
+// isLineEnd says whether octet i of the piece belongs to its CR LF.
+func (c *converter) isLineEnd(i int) bool {
+	return i >= len(c.piece)-2 && bytes.HasSuffix(c.piece, []byte("\r\n"))
 }
 
 // lines hands every piece up to a delimiter to each.
@@ -237,16 +260,19 @@ func (c *converter) leafPart(h *mimeHeader, top string, whole bool) (mark, error
 	if c.scanning {
 		return c.scan(h)
 	}
-	eight := c.leaf < len(c.plan.parts) && c.plan.parts[c.leaf]
+	kind := plainText
+	if c.leaf < len(c.plan.parts) {
+		kind = c.plan.parts[c.leaf]
+	}
 	c.leaf++
-	if !eight {
+	if kind == plainText {
 		if err := c.put(h.raw, h.blank); err != nil {
 			return mark{}, err
 		}
 		return c.lines(func() error { return c.put(c.piece) })
 	}
 	encoding := "base64"
-	if top == "text" {
+	if top == "text" && kind == eightBit {
 		encoding = "quoted-printable"
 	}
 	if err := c.put(h.encoded(encoding, whole), h.blank); err != nil {
@@ -260,8 +286,15 @@ func (c *converter) leafPart(h *mimeHeader, top string, whole bool) (mark, error
 	// The line end before a delimiter belongs to the delimiter.
 	var held []byte
 	end, err := c.lines(func() error {
+		if string(held) == "\r" && string(c.piece) == "\n" { // the buffer came between
+			held = append(held, '\n')
+			return nil
+		}
 		_, err := enc.Write(held)
-		text := bytes.TrimSuffix(c.piece, []byte("\r\n"))
+		text, ok := bytes.CutSuffix(c.piece, []byte("\r\n"))
+		if !ok {
+			text = bytes.TrimSuffix(text, []byte("\r"))
+		}
 		held = append(held[:0], c.piece[len(text):]...)
 		if err == nil {
 			_, err = enc.Write(text)
@@ -284,15 +317,16 @@ func (c *converter) scan(h *mimeHeader) (mark, error) {
 	if len(c.plan.parts) == maxMIMEParts {
 		return mark{}, c.refuse(errMIMEHuge)
 	}
-	eight := false
+	look := octets{}
 	end, err := c.lines(func() error {
-		eight = eight || has8Bit(c.piece)
+		look.see(c.piece)
 		return nil
 	})
-	if eight && err == nil && !slices.Contains([]string{"", "7bit", "8bit", "binary"}, h.encoding()) {
+	kind := look.content(c.plan.binary)
+	if kind != plainText && err == nil && !slices.Contains([]string{"", "7bit", "8bit", "binary"}, h.encoding()) {
 		err = c.refuse(errMislabel)
 	}
-	c.plan.parts = append(c.plan.parts, eight)
+	c.plan.parts = append(c.plan.parts, kind)
 	return end, err
 }
 
@@ -327,6 +361,8 @@ func (c *converter) header() (*mimeHeader, *mark, error) {
 			return errBlank
 		case has8Bit(c.piece):
 			return c.refuse(errHeader8)
+		case c.plan.binary && !isLine(c.piece):
+			return c.refuse(errHeaderBinary)
 		case len(h.raw)+len(c.piece) > maxMIMEHeader:
 			return c.refuse(errMIMEHuge)
 		}

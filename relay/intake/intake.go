@@ -54,6 +54,7 @@ type Intake struct {
 	quota   Quota
 	gate    *gate.Gate
 	closed  func() bool
+	asText  func(body io.ReadSeeker) (write func(io.Writer) error, err error)
 	asker   Asker
 	success func(ctx context.Context, env relay.Envelope, head []byte)
 	observe func(dmarc.Observation)
@@ -79,6 +80,9 @@ type Options struct {
 	Asker Asker
 	// Gate weighs strangers; nil: nobody does.
 	Gate *gate.Gate
+	// AsText says how a binary letter (RFC 3030) is written as text; nil: it is refused. Its errors are
+	// *relay.Failure, or of reading.
+	AsText func(body io.ReadSeeker) (write func(io.Writer) error, err error)
 	// Closed says whether the operator lets the front door rest; nil: never.
 	Closed func() bool
 	// Success is told, before the client hears its 250, of a letter that lies in mailboxes here and
@@ -102,6 +106,7 @@ func New(o Options) *Intake {
 		held:    sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }},
 		large:   make(chan struct{}, largeHeaders),
 		observe: o.Observe,
+		asText:  o.AsText,
 		dns:     o.DNS, suggest: o.Suggest, quota: o.Quota, gate: o.Gate, closed: o.Closed, asker: o.Asker, success: o.Success, lookups: make(chan struct{}, maxLookups),
 	}
 }
@@ -146,6 +151,7 @@ func (in *Intake) Begin(_ context.Context, o relay.Origin, from relay.Address, p
 		return nil, err
 	}
 	t := in.begin(s, relay.Envelope{From: from, Origin: o, UTF8: p.UTF8, Ret: p.Ret, EnvID: p.EnvID, RequireTLS: p.RequireTLS, Release: p.Release, By: p.By})
+	t.binary = p.Binary
 	if err := t.knock(); err != nil {
 		t.refused(err, relay.Address{})
 		return nil, err

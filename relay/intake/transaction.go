@@ -20,7 +20,8 @@ type transaction struct {
 	in       *Intake
 	settings *Settings
 	env      relay.Envelope
-	named    int // how many RCPT commands were accepted
+	binary   bool // the body is not text yet
+	named    int  // how many RCPT commands were accepted
 	places   destinations
 	results  string // the Authentication-Results field of a stranger's letter, with its line end
 	observed *dmarc.Observation
@@ -70,6 +71,15 @@ func (t *transaction) Receive(ctx context.Context, body io.Reader) (relay.ID, er
 		return "", relay.Refuse("intake: receive", 554, "5.5.1", "no valid recipients")
 	}
 	start := time.Now()
+	if t.binary {
+		text, err := t.asText(body)
+		if err != nil {
+			t.refused(err, relay.Address{})
+			return "", err
+		}
+		defer text.end()
+		body = text
+	}
 	buf := t.in.buffers.Get().(*[]byte)
 	defer func() { *buf = (*buf)[:0]; t.in.buffers.Put(buf) }()
 	room := &room{places: t.in.large}

@@ -114,7 +114,7 @@ func (g *guard) greeting() relay.Reply {
 		"ENHANCEDSTATUSCODES", "SMTPUTF8",
 	}
 	if g.offersDSN() {
-		lines = append(lines, "DSN", "DELIVERBY")
+		lines = append(lines, "DSN", "DELIVERBY", "BINARYMIME")
 	}
 	if g.offersFuture() {
 		lines = append(lines, "FUTURERELEASE "+strconv.Itoa(int(relay.MaxFuture/time.Second))+" "+

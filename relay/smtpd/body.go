@@ -34,6 +34,7 @@ func newBody(g *guard, v verb) *body {
 	b := &body{g: g, dec: decoder{dots: v == verbDATA, normalize: g.set.normalize, anyLF: g.bareLF}}
 	if v == verbBDAT {
 		b.chunked = true
+		b.dec.raw = g.letter.binary
 		b.begin(g.chunk)
 	}
 	return b

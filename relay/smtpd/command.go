@@ -126,7 +126,7 @@ type mailCommand struct {
 type offer struct {
 	maxSize int64
 	auth    bool
-	dsn     bool // and DELIVERBY
+	dsn     bool // and DELIVERBY, and BINARYMIME
 
 	requireTLS bool
 	future     bool
@@ -178,6 +178,11 @@ func (m *mailCommand) param(p param, o offer) *relay.Reply {
 		case "7BIT":
 		case "8BITMIME":
 			m.params.Body8Bit = true
+		case "BINARYMIME":
+			if m.params.Binary = o.dsn; o.dsn {
+				return nil
+			}
+			fallthrough
 		default:
 			return ptr(say(501, "5.5.4", "BODY is 7BIT or 8BITMIME here"))
 		}

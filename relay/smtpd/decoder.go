@@ -12,6 +12,7 @@ type decoder struct {
 	dots      bool // DATA: unstuff, and end at the lone dot; BDAT: neither
 	normalize bool // make CR LF of a bare CR or LF instead of refusing the letter
 	anyLF     bool // a bare LF is a line end as CR LF is, for the dots as well; wants normalize
+	raw       bool // any octets, passed on as they are (BODY=BINARYMIME)
 	state     decoderState
 	bad       badness // the first thing found that the letter is refused for
 }
@@ -42,6 +43,10 @@ const (
 // is found; what dst then holds lies before it. When bad is already set, decode goes on looking
 // for the end, and what it leaves in dst is worth nothing.
 func (d *decoder) decode(dst, src []byte) (nd, ns int, end bool) {
+	if d.raw {
+		n := copy(dst, src)
+		return n, n, false
+	}
 	found := d.bad != clean
 	for ns < len(src) && nd < len(dst) && !end && (found || d.bad == clean) {
 		var o, i int

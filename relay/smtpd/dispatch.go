@@ -106,6 +106,9 @@ func (g *guard) outOfPlace(v verb, arg string) *relay.Reply {
 			return &replyNoMail
 		}
 	case verbDATA:
+		if g.letter != nil && g.letter.binary {
+			return &replyNeedsBdat
+		}
 		return g.withoutRecipients()
 	}
 	return nil

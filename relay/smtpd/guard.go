@@ -56,6 +56,7 @@ type letter struct {
 	from    relay.Address // as the client has it
 	to      relay.Address // the first that was accepted
 	utf8    bool
+	binary  bool // it comes by BDAT, and its octets are nobody's business
 	until   time.Time
 	rcpts   int // accepted
 	refused int

@@ -33,6 +33,7 @@ var (
 	replyUnknown     = say(451, "4.3.0", "something went wrong here, please try again later")
 	replyHello       = say(503, "5.5.1", "say EHLO first")
 	replyNoMail      = say(503, "5.5.1", "say MAIL FROM first")
+	replyNeedsBdat   = say(503, "5.5.1", "a letter of BODY=BINARYMIME comes by BDAT")
 	replyNoRcpt      = say(503, "5.5.1", "say RCPT TO first")
 	replyNoValidRcpt = say(554, "5.5.1", "no valid recipients")
 	replyNested      = say(503, "5.5.1", "a letter is already under way: send it, or say RSET")

@@ -32,7 +32,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if err != nil {
 		return g.refuse(err)
 	}
-	g.letter = &letter{tx: tx, from: g.mail.from, utf8: g.mail.params.UTF8, until: time.Now().Add(g.set.limits.TransactionTimeout)}
+	g.letter = &letter{tx: tx, from: g.mail.from, utf8: g.mail.params.UTF8, binary: g.mail.params.Binary, until: time.Now().Add(g.set.limits.TransactionTimeout)}
 	g.answer = &replySender
 	return nil
 }
