@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"relayd/cmd/relayctl/ctl"
+	"relayd/queue"
 	"relayd/relay/relaytest"
 )
 
@@ -55,6 +57,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("MXPORT", fmt.Sprint(freePort()))
 			env.Values[stageKey{}] = &stage{}
+			env.Defer(func() { checkQueues(env) }) // when all that ran has been ended
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -63,6 +66,25 @@ func TestScript(t *testing.T) {
 			"signed": cmdSigned, "program": cmdProgram, "put": cmdPut, "upagain": cmdUpAgain,
 		},
 	})
+}
+
+// checkQueues looks at every queue that a story leaves behind, as relayctl queue check does. A file
+// damaged-on-purpose beside the data directory says that it is to be damaged.
+func checkQueues(env *testscript.Env) {
+	queues, _ := filepath.Glob(filepath.Join(env.WorkDir, "*", "queue"))
+	for _, dir := range queues {
+		if exists(filepath.Join(filepath.Dir(filepath.Dir(dir)), "damaged-on-purpose")) {
+			continue
+		}
+		report, err := queue.Inspect(context.Background(), dir)
+		if err == nil {
+			err = report.Err()
+		}
+		if err != nil {
+			env.T().Log(fmt.Sprintf("the queue that the story leaves: %v", err))
+			env.T().FailNow()
+		}
+	}
 }
 
 type stageKey struct{}
