@@ -16,6 +16,8 @@ type Edit struct {
 	Sender  *string `json:"sender,omitempty"`   // the new reverse-path; "": the null path
 	OldRcpt string  `json:"old_rcpt,omitempty"` // of these recipients; empty: all that are left
 	NewRcpt string  `json:"new_rcpt,omitempty"` // the new one in their place; empty: they stay
+	AddRcpt string  `json:"add_rcpt,omitempty"` // one more, once for each letter
+	CutRcpt string  `json:"cut_rcpt,omitempty"` // these leave; one must stay
 	All     bool    `json:"all,omitempty"`
 	Dry     bool    `json:"dry_run,omitempty"`
 }
@@ -72,11 +74,19 @@ func (s *Server) envelopeChange(o Edit) (func(*relay.Envelope) bool, error) {
 			return nil, refuse(http.StatusBadRequest, "%.80q is not an address: %v", o.NewRcpt, err)
 		}
 	}
-	if o.Sender == nil && o.NewRcpt == "" {
-		return nil, refuse(http.StatusBadRequest, "edit to what? a new sender or a new recipient")
+	var more relay.Address
+	if o.AddRcpt != "" {
+		if more, err = relay.ParseAddress(o.AddRcpt, true); err != nil {
+			return nil, refuse(http.StatusBadRequest, "%.80q is not an address: %v", o.AddRcpt, err)
+		}
 	}
+	if o.Sender == nil && o.NewRcpt+o.AddRcpt+o.CutRcpt == "" {
+		return nil, refuse(http.StatusBadRequest, "edit to what? a new sender, or another recipient, or one less")
+	}
+	lists := editedList(o.CutRcpt, more)
 	return func(env *relay.Envelope) bool {
-		changed := o.Sender != nil && env.From != from
+		changed := lists(env)
+		changed = changed || o.Sender != nil && env.From != from
 		if o.Sender != nil {
 			env.From = from
 			env.UTF8 = env.UTF8 || !from.IsASCII()
@@ -96,6 +106,25 @@ func (s *Server) envelopeChange(o Edit) (func(*relay.Envelope) bool, error) {
 		env.Rcpts = rcpts
 		return changed
 	}, nil
+}
+
+// editedList takes recipients away and adds one, whom several items of a letter get once.
+func editedList(cut string, more relay.Address) func(*relay.Envelope) bool {
+	added := map[relay.ID]bool{}
+	return func(env *relay.Envelope) (changed bool) {
+		if cut != "" {
+			left := slices.DeleteFunc(slices.Clone(env.Rcpts), func(rc relay.Recipient) bool { return relay.MatchText(cut, rc.Addr.String(), false) })
+			changed = len(left) < len(env.Rcpts)
+			env.Rcpts = left
+		}
+		has := slices.ContainsFunc(env.Rcpts, func(rc relay.Recipient) bool { return rc.Addr == more })
+		if !more.IsNull() && !has && !added[env.ID] {
+			changed = true
+			env.Rcpts = append(slices.Clone(env.Rcpts), relay.Recipient{Addr: more, Orig: more.String()})
+		}
+		added[env.ID] = true
+		return changed
+	}
 }
 
 // editAll lets each item go on as a new letter. A crash between its coming and the going of the old
@@ -129,6 +158,11 @@ func (s *Server) editAll(ctx context.Context, f queue.Filter, change func(*relay
 
 func (s *Server) editOne(ctx context.Context, it queue.Item, held bool) (id relay.ID, err error) {
 	old := queue.Filter{Keys: []queue.Key{it.Key()}}
+	if len(it.Rcpts) == 0 {
+		e := refuse(http.StatusUnprocessableEntity, "nobody would be left of %s", it.Key())
+		e.Hint = "relayctl queue drop " + it.Key().String() + " throws it away, queue bounce returns it"
+		return "", e
+	}
 	if err := s.notLocal(it.Envelope); err != nil {
 		return "", err
 	}

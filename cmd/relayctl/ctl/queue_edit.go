@@ -12,10 +12,10 @@ import (
 
 func (a *app) queueEdit() *cobra.Command {
 	c := &change{app: a, queueVerb: queueVerb{"edit", "edited", "Change the sender or a recipient of waiting mail", false}}
-	var newSender, newRcpt string
+	var newSender, newRcpt, moreRcpt, cutRcpt string
 	cmd := &cobra.Command{
 		Use: "edit [ID...]", Short: c.short,
-		Long: `edit gives waiting mail another sender, for reports, or another recipient. The letter itself is not
+		Long: `edit gives waiting mail another sender, for reports, or another recipient, one more or one less. The letter itself is not
 touched. Each item goes on as a letter of its own, under a new ID and with the age it had; its attempts are
 counted from none. An item with an attempt under way is refused, and so is a recipient with a mailbox here:
 relayctl queue show --raw ID | relayctl mail send brings the letter there.
@@ -47,8 +47,14 @@ Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls.`,
 					return usage("--set-recipient OLD=NEW, or NEW for all that are left", "--set-recipient lacks an address")
 				}
 			}
-			if edit.Sender == nil && edit.NewRcpt == "" {
-				return usage("--set-sender ADDRESS or --set-recipient OLD=NEW", "edit to what?")
+			edit.AddRcpt, edit.CutRcpt = strings.TrimSpace(moreRcpt), strings.TrimSpace(cutRcpt)
+			for name, value := range map[string]string{"add-recipient": edit.AddRcpt, "remove-recipient": edit.CutRcpt} {
+				if cmd.Flags().Changed(name) && value == "" {
+					return usage("", "--%s is empty", name)
+				}
+			}
+			if edit.Sender == nil && edit.NewRcpt+edit.AddRcpt+edit.CutRcpt == "" {
+				return usage("--set-sender ADDRESS, --set-recipient OLD=NEW, --add-recipient or --remove-recipient", "edit to what?")
 			}
 			return c.edit(cmd.Context(), edit)
 		},
@@ -56,6 +62,8 @@ Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls.`,
 	c.filter.register(cmd)
 	cmd.Flags().StringVar(&newSender, "set-sender", "", "the new sender, an `ADDRESS`; <> for none")
 	cmd.Flags().StringVar(&newRcpt, "set-recipient", "", "`OLD=NEW`, or NEW in the place of all that are left")
+	cmd.Flags().StringVar(&moreRcpt, "add-recipient", "", "one more, an `ADDRESS`; once for each message")
+	cmd.Flags().StringVar(&cutRcpt, "remove-recipient", "", "an `ADDRESS` that shall not get it; * and ? stand for any characters and any one")
 	cmd.Flags().BoolVar(&c.all, "all", false, "everything in the queue")
 	cmd.Flags().BoolVar(&c.dry, "dry-run", false, "change nothing, say how much would be")
 	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
