@@ -25,10 +25,7 @@ check: ## gofmt, vet, staticcheck, tests with the race detector (needs gcc)
 	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race ./...
 
 fuzz: ## every fuzz target for FUZZTIME each
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
-	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x -parallel 2 $$pkg; \
-	  done; done
+	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 crash: ## 200 kills at random moments and 200 at named steps, and every letter counted
 	RELAYD_CRASHES=200 $(GO) test -count=1 -run '^TestCrash' -timeout 30m -v ./cmd/relayd
