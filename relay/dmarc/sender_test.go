@@ -394,3 +394,26 @@ func TestLedgerBounds(t *testing.T) {
 		t.Errorf("a file of %d octets, %v", len(text), err)
 	}
 }
+
+// FuzzRUA: whatever a record names, what comes of it are a few addresses that can be written to, and
+// every one of them stands in the record.
+func FuzzRUA(f *testing.F) {
+	for _, s := range []string{"mailto:a@b.c", "mailto:a%40b@c.d!10m,MAILTO:x@y.z?subject=s", "https://x/,mailto:", "mailto:\"a b\"@c.d,mailto:a@[192.0.2.1]"} {
+		f.Add(s, "v=DMARC1; rua="+s)
+	}
+	f.Fuzz(func(t *testing.T, rua, record string) {
+		all := mailboxes(rua)
+		if len(all) > maxDestinations {
+			t.Errorf("%q is %d addresses", rua, len(all))
+		}
+		for i, a := range all {
+			back, err := relay.ParseAddress(a.String(), false)
+			if err != nil || back != a || a.Domain.IsLiteral() || slices.Contains(all[:i], a) {
+				t.Errorf("%q: %v, %v", rua, a, err)
+			}
+		}
+		if where, ok := permission(record); !ok && where != "" || ok && !strings.Contains(record, "DMARC1") {
+			t.Errorf("%q: %q, %v", record, where, ok)
+		}
+	})
+}
