@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,16 +103,24 @@ type stage struct {
 
 func onStage(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
 
-// freePort finds a port that is free on 127.0.0.1 now; the remotes of a story share it on
-// addresses of their own.
+// freePort finds a port for the remotes of a story, who share it on addresses of their own. It lies
+// below those that the kernel gives to connections, and is kept from other stories and other test
+// binaries by a listener on an address that nobody else uses, as long as this process lives.
 func freePort() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
+	for range 1000 {
+		port := 20_000 + rand.IntN(12_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.77.77.77:%d", port))
+		if err != nil {
+			continue
+		}
+		kept.Store(port, l)
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	panic("no port is free")
 }
+
+// kept are the listeners of freePort, which garbage collection would close.
+var kept sync.Map
 
 // expanded is the file with its variables replaced.
 func expanded(ts *testscript.TestScript, name string) string {
