@@ -37,9 +37,9 @@ type SecureResolver interface {
 	// SecureMX is Resolver.MX, and whether DNSSEC vouches for the answer, or for ErrNoRecord.
 	SecureMX(ctx context.Context, d Domain) (list []MX, secure bool, err error)
 	// TLSA returns the records of the service at port of host and the name they are of, the end of
-	// host's aliases or host itself. Where DNSSEC does not vouch for the addresses of host or for the
-	// records, or vouches that there are none, it returns none and no error (RFC 7672 §2.1.3 and §2.2).
-	// An error means that we do not know.
+	// host's aliases or host itself. Where DNSSEC does not vouch for the addresses of host, or at least
+	// for an alias that host is, where it does not vouch for the records, and where it vouches that there
+	// are none, it returns none and no error (RFC 7672 §2.1.3 and §2.2). An error means that we do not know.
 	TLSA(ctx context.Context, host Domain, port uint16) (records []TLSA, name Domain, err error)
 }
 

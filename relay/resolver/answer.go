@@ -38,9 +38,11 @@ var (
 // directly or at the end of its aliases. When the chain of aliases leaves m, next is where to
 // ask on.
 func read(m *dns.Msg, name string, qtype uint16) (ans answer, next string, err error) {
-	end, ttl, err := chase(m.Answer, name)
-	if err != nil {
-		return answer{}, "", err
+	end, ttl := name, maxPositive
+	if qtype != dns.TypeCNAME { // an alias itself is asked for, not what it leads to
+		if end, ttl, err = chase(m.Answer, name); err != nil {
+			return answer{}, "", err
+		}
 	}
 	for _, rr := range m.Answer {
 		if h := rr.Header(); h.Rrtype == qtype && dns.CanonicalName(h.Name) == end {

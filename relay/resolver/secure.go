@@ -46,13 +46,31 @@ func (r *Resolver) TLSA(ctx context.Context, host relay.Domain, port uint16) ([]
 			err = worse(err, err6)
 		}
 	}
-	if err != nil || !ans.secure {
+	if err != nil {
 		return nil, "", ignoreNone(err)
+	}
+	if !ans.secure {
+		return r.aliasTLSA(ctx, host, port, owner(ans))
 	}
 	if end := owner(ans); end != "" && end != host {
 		if records, err := r.tlsa(ctx, end, port); err != nil || len(records) > 0 {
 			return records, end, err
 		}
+	}
+	records, err := r.tlsa(ctx, host, port)
+	return records, host, err
+}
+
+// aliasTLSA is TLSA for a host whose addresses nobody vouches for. Where it is an alias that DNSSEC vouches
+// for, of a name in an unsigned zone, its own records count (RFC 7672 §2.2.2): it is they that prove who
+// answers, whatever the address.
+func (r *Resolver) aliasTLSA(ctx context.Context, host relay.Domain, port uint16, end relay.Domain) ([]relay.TLSA, relay.Domain, error) {
+	if end == "" || end == host {
+		return nil, "", nil
+	}
+	alias, err := r.find(ctx, string(host), dns.TypeCNAME)
+	if err != nil || !alias.secure {
+		return nil, "", ignoreNone(err)
 	}
 	records, err := r.tlsa(ctx, host, port)
 	return records, host, err

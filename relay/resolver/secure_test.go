@@ -25,6 +25,15 @@ const signedZone = `
 	_25._tcp.odd.signed.example. TLSA 3 1 1 0d
 	away.signed.example.         CNAME mx.plain.example.
 	_25._tcp.away.signed.example. TLSA 3 1 1 aa
+	gone.signed.example.         CNAME mx.plain.example.
+	chain.signed.example.        CNAME away.signed.example.
+	_25._tcp.chain.signed.example. TLSA 3 1 1 cc
+	blind.signed.example.        CNAME mx.plain.example.
+	;fault blind.signed.example CNAME servfail
+	weak.signed.example.         CNAME mx.plain.example.
+	;fault _25._tcp.weak.signed.example TLSA servfail
+	far.plain.example.           CNAME mx.signed.example.
+	_25._tcp.far.plain.example.  TLSA 3 1 1 fa
 	bogus.signed.example.        A    192.0.2.4
 	;fault _25._tcp.bogus.signed.example TLSA servfail
 	sick.signed.example.         A    192.0.2.5
@@ -53,7 +62,12 @@ func TestTLSA(t *testing.T) {
 		{"six.signed.example", 465, "six.signed.example 311:66"},
 		{"alias.signed.example", 25, "mx.signed.example 311:00ff 201:ee"},
 		{"odd.signed.example", 25, "odd.signed.example 311:0d"},
-		{"away.signed.example", 25, ""},
+		{"away.signed.example", 25, "away.signed.example 311:aa"}, // the alias is signed, its target is not
+		{"gone.signed.example", 25, "gone.signed.example"},
+		{"chain.signed.example", 25, "chain.signed.example 311:cc"},
+		{"blind.signed.example", 25, "error"}, // whether the alias is signed cannot be asked
+		{"weak.signed.example", 25, "error"},
+		{"far.plain.example", 25, ""}, // an unsigned alias of a signed host
 		{"bogus.signed.example", 25, "error"},
 		{"sick.signed.example", 25, "error"},
 		{"none.signed.example", 25, ""},
