@@ -34,8 +34,9 @@ type TLSA struct {
 // SecureResolver asks what DNSSEC vouches for. relay/resolver implements it, and believes the AD bit
 // of a validating server on loopback; delivery/mx asks.
 type SecureResolver interface {
-	// SecureMX is Resolver.MX, and whether DNSSEC vouches for the answer, or for ErrNoRecord.
-	SecureMX(ctx context.Context, d Domain) (list []MX, secure bool, err error)
+	// SecureMX is Resolver.MX, the name the records are of, which is another where d is an alias, and
+	// whether DNSSEC vouches for the answer, or for ErrNoRecord.
+	SecureMX(ctx context.Context, d Domain) (list []MX, name Domain, secure bool, err error)
 	// TLSA returns the records of the service at port of host and the name they are of, the end of
 	// host's aliases or host itself. Where DNSSEC does not vouch for the addresses of host, or at least
 	// for an alias that host is, where it does not vouch for the records, and where it vouches that there

@@ -37,9 +37,9 @@ func (c *Client) dane(ctx context.Context, p plan, t target) (security, bool, er
 	}
 	names := []string{string(base), string(host)}
 	if t.via == nil {
-		names = append(names, string(p.domain))
+		names = append(names, string(p.domain), string(t.next)) // RFC 7672 §3.2.2
 	}
-	return security{levelDANE, "dane", strings.Join(slices.Compact(names), " "), encodeTLSA(records)}, true, nil
+	return security{levelDANE, "dane", strings.TrimRight(strings.Join(slices.Compact(names), " "), " "), encodeTLSA(records)}, true, nil
 }
 
 // usable says whether a record can be fulfilled at all (RFC 7672 §3.1, RFC 6698 §4.1).

@@ -30,6 +30,7 @@ type target struct {
 	need   security       // what it must prove
 	// signed: DNSSEC vouches that this is a mail host of the domain, or our configuration does.
 	signed bool
+	next   relay.Domain // what the domain is an alias of, by DNSSEC; empty: of nothing
 }
 
 // String is the host as results and logs show it: mx1.partner.example[192.0.2.7]:25.
@@ -94,7 +95,7 @@ func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]tar
 		}
 		return []target{t}, verdict{}, relay.Reply{}
 	}
-	mxs, signed, err := c.exchangers(ctx, d)
+	mxs, name, signed, err := c.exchangers(ctx, d)
 	switch {
 	case errors.Is(err, relay.ErrNoRecord), err == nil && len(mxs) == 0:
 		mxs = []relay.MX{{Host: d}} // RFC 5321 §5.1: the implicit MX
@@ -112,18 +113,21 @@ func (c *Client) targets(ctx context.Context, d relay.Domain, via *Route) ([]tar
 		v, reply = hostTrouble, relay.Reply{Code: 451, Status: relay.Status{4, 4, 4}, Text: "we are a backup of " + string(d) + ": " + reply.Text}
 	}
 	for i := range targets {
-		targets[i].signed = signed
+		if targets[i].signed = signed; signed && name != d {
+			targets[i].next = name
+		}
 	}
 	return targets, v, reply
 }
 
-// exchangers asks for the MX records, and whether DNSSEC vouches for them or for their absence.
-func (c *Client) exchangers(ctx context.Context, d relay.Domain) ([]relay.MX, bool, error) {
+// exchangers asks for the MX records, the name they are of, and whether DNSSEC vouches for them or for their
+// absence.
+func (c *Client) exchangers(ctx context.Context, d relay.Domain) ([]relay.MX, relay.Domain, bool, error) {
 	if c.cfg.Secure != nil {
 		return c.cfg.Secure.SecureMX(ctx, d)
 	}
 	mxs, err := c.cfg.Resolver.MX(ctx, d)
-	return mxs, false, err
+	return mxs, d, false, err
 }
 
 // viaRoute never fails a letter for good: what is wrong is our configuration.

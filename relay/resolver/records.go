@@ -21,21 +21,21 @@ const maxNames = 10
 // MX implements relay.Resolver. Exchangers that are not names are left out; a lone "." is the
 // null MX, returned as one MX with an empty Host (RFC 7505 §3).
 func (r *Resolver) MX(ctx context.Context, d relay.Domain) ([]relay.MX, error) {
-	list, _, err := r.SecureMX(ctx, d)
+	list, _, _, err := r.SecureMX(ctx, d)
 	return list, err
 }
 
 // SecureMX implements relay.SecureResolver.
-func (r *Resolver) SecureMX(ctx context.Context, d relay.Domain) ([]relay.MX, bool, error) {
+func (r *Resolver) SecureMX(ctx context.Context, d relay.Domain) ([]relay.MX, relay.Domain, bool, error) {
 	if d.IsLiteral() {
-		return nil, false, fmt.Errorf("resolver: MX %s: an address has no exchangers: %w", d, relay.ErrNoRecord)
+		return nil, d, false, fmt.Errorf("resolver: MX %s: an address has no exchangers: %w", d, relay.ErrNoRecord)
 	}
 	ans, err := r.find(ctx, string(d), dns.TypeMX)
 	if err != nil {
-		return nil, ans.secure, err
+		return nil, d, ans.secure, err
 	}
 	list, err := exchangers(d, ans.rrs)
-	return list, ans.secure, err
+	return list, cmp.Or(owner(ans), d), ans.secure, err
 }
 
 func exchangers(d relay.Domain, rrs []dns.RR) ([]relay.MX, error) {

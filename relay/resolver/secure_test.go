@@ -87,8 +87,31 @@ func TestTLSA(t *testing.T) {
 		}
 	}
 	for d, want := range map[relay.Domain]bool{"signed.example": true, "mx.signed.example": true, "plain.example": false, "mx.plain.example": false, "[192.0.2.1]": false} {
-		if _, secure, err := r.SecureMX(t.Context(), d); secure != want {
+		if _, _, secure, err := r.SecureMX(t.Context(), d); secure != want {
 			t.Errorf("MX of %s: %v, %v", d, secure, err)
+		}
+	}
+}
+
+// TestSecureMXAlias: where a domain is an alias, the name at its end is known, and all of the way has to be signed.
+func TestSecureMXAlias(t *testing.T) {
+	t.Parallel()
+	s := relaytest.ServeDNS(t, signedZone+`
+	nick.signed.example.  CNAME signed.example.
+	nick.plain.example.   CNAME signed.example.
+	`)
+	r, err := resolver.New([]netip.AddrPort{s.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for d, want := range map[relay.Domain]string{
+		"signed.example": "signed.example true", "nick.signed.example": "signed.example true", "nick.plain.example": "signed.example false",
+		"mx.signed.example": "mx.signed.example true",
+	} {
+		_, name, secure, _ := r.SecureMX(t.Context(), d)
+		if got := fmt.Sprint(name, " ", secure); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
 		}
 	}
 }
@@ -113,7 +136,7 @@ func TestTrustAD(t *testing.T) {
 			t.Fatal(err)
 		}
 		records, _, err := r.TLSA(t.Context(), "mx.signed.example", 25)
-		_, secure, mxErr := r.SecureMX(t.Context(), "signed.example")
+		_, _, secure, mxErr := r.SecureMX(t.Context(), "signed.example")
 		if secure != tt.want || (len(records) == 2) != tt.want || err != nil || mxErr != nil {
 			t.Errorf("%v, %v: MX %v %v, TLSA %v %v", tt.servers, tt.trust, secure, mxErr, records, err)
 		}
