@@ -2,13 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"net/textproto"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/emersion/go-milter"
@@ -157,4 +161,90 @@ func (m *subjectMilter) Body(mod *milter.Modifier) (milter.Response, error) {
 		return milter.RespAccept, mod.ChangeHeader(1, "X-New", "new")
 	}
 	return milter.RespAccept, nil
+}
+
+// TestFiltersMemory: a letter of 50 MB that three filters look at costs relayd none of its size.
+func TestFiltersMemory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rspamd, err := relaytest.NewRspamd("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rspamd.Close() })
+	clamd, err := relaytest.NewClamd("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { clamd.Close() })
+	spice, err := newSubjectMilter(filepath.Join(dir, "milter.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { spice.Close() })
+	config := fmt.Sprintf(`
+hostname = "mail.office.test"
+data_dir = "data"
+[listen]
+smtp = "127.0.0.1:0"
+[domains."office.test"]
+postmaster = "ann"
+[policy]
+mode = "off"
+[limits]
+message_size = "60MB"
+min_free_disk = "1MB"
+[filter.rspamd]
+address = %q
+max_size = "60MB"
+[filter.clamd]
+address = %q
+max_size = "60MB"
+[[filter.milter]]
+address = "unix:milter.sock"
+max_size = "60MB"
+`, rspamd.Addr(), clamd.Addr())
+	data := filepath.Join(dir, "data")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "relayd.toml"), []byte(config), 0o600), os.Mkdir(data, 0o700),
+		os.WriteFile(filepath.Join(data, "users"), siegeUsers(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	path, err := exec.LookPath("relayd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := launch(path, dir, "--config", "relayd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.stop(); err != nil || t.Failed() {
+			t.Errorf("%v\n%s", err, server.log.String())
+		}
+	})
+	s := &siege{t: t, d: server, dir: dir}
+	d, err := dial(server.addrs["smtp"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.SetDeadline(time.Now().Add(6 * patience))
+	d.hello("")
+	before := s.memory("VmRSS")
+	const size = 50_000_000
+	line := strings.Repeat("x", 76) + "\r\n"
+	out, accepted := d.letter("writer@partner.test", []string{"ann@office.test"}, []byte("Subject: big\r\n\r\n"+strings.Repeat(line, size/len(line))))
+	if !accepted || d.err != nil {
+		t.Fatalf("%s %v", out, d.err)
+	}
+	grown := s.memory("VmHWM") - before
+	t.Logf("from %.1f MB by %.1f MB", float64(before)/1e6, float64(grown)/1e6)
+	if grown > 20e6 && !raceEnabled {
+		t.Errorf("grown by %d octets", grown)
+	}
+	for _, all := range [][]relaytest.Asked{rspamd.Asked(), clamd.Asked()} {
+		if len(all) != 1 || all[0].Size < size-100 {
+			t.Errorf("shown %d letters", len(all))
+		}
+	}
 }

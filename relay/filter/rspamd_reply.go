@@ -64,6 +64,8 @@ func readRspamd(text []byte) (*rspamdReply, error) {
 	if r.Action == "" && !r.Skipped {
 		return nil, fmt.Errorf("its answer has no action")
 	}
+	// What it decides without looking at everything counts as skipped too, GTUBE for one.
+	r.Skipped = r.Skipped && (r.Action == "" || r.Action == "no action")
 	return &r, nil
 }
 
