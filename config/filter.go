@@ -45,6 +45,11 @@ func (r *reader) filters(s section, c *Config, folder string) {
 			c.Filters = append(c.Filters, f)
 		}
 	}
+	if s.t.get(FilterRspamd) == nil {
+		for _, at := range r.scores {
+			r.warn(at, "", "there is no [filter.rspamd] to give letters a score, so junk_score changes nothing")
+		}
+	}
 	e := s.ask(FilterMilter)
 	if e == nil {
 		r.milter(s.section(newTable(s.t.at), "filter.milter"), nil, folder)

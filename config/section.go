@@ -17,6 +17,8 @@ type reader struct {
 	// known are the names each table was asked for, by the table's path: they are the grammar,
 	// and what "did you mean" draws from.
 	known map[string][]string
+
+	scores []span // the junk_score of users
 }
 
 // finding is a Complaint before its place has been looked up.

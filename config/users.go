@@ -39,7 +39,9 @@ func (r *reader) user(s section) UserConfig {
 		r.warn(at, "", "send_as_any lets this user send as anybody, so send_as changes nothing")
 	}
 	one(s, "junk_in_pop3", &u.JunkInPOP3, readBool)
-	one(s, "junk_score", &u.JunkScore, readScore)
+	if at, ok := one(s, "junk_score", &u.JunkScore, readScore); ok {
+		r.scores = append(r.scores, at)
+	}
 	one(s, "recipients_hour", &u.RecipientsHour, readCount(1, most))
 	one(s, "recipients_day", &u.RecipientsDay, readCount(1, most))
 	return u

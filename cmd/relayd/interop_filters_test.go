@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -20,9 +21,9 @@ import (
 )
 
 // runProgram starts a real program in a folder of its own, as the user its package makes for it, and
-// waits until network and address can be connected to. files are what lies in the folder, in which
+// waits until it is ready. files are what lies in the folder, in which
 // DIR stands for its path.
-func runProgram(t *testing.T, account, network, address string, files map[string]string, name string, args ...string) (stop func()) {
+func runProgram(t *testing.T, account string, ready func() bool, files map[string]string, name string, args ...string) (stop func()) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relayd-filter-")
 	if err != nil {
@@ -79,8 +80,7 @@ func runProgram(t *testing.T, account, network, address string, files map[string
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(6 * patience); time.Now().Before(deadline); <-tick.C {
-		if conn, err := net.Dial(network, address); err == nil {
-			conn.Close()
+		if ready() {
 			return stop
 		}
 		select {
@@ -89,8 +89,27 @@ func runProgram(t *testing.T, account, network, address string, files map[string
 		default:
 		}
 	}
-	t.Fatalf("%s does not answer at %s", name, address)
+	t.Fatalf("%s does not answer", name)
 	return nil
+}
+
+// talksTo says whether a program at address answers to say, if that is anything, and its answer
+// has want in it. A port may be open long before anybody serves it.
+func talksTo(address, say, want string) func() bool {
+	return func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		if say == "" {
+			return true
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, say)
+		answer, _ := io.ReadAll(conn)
+		return strings.Contains(string(answer), want)
+	}
 }
 
 const rspamdConf = `
@@ -145,12 +164,12 @@ SoftwareHeader yes
 func TestInteropFilters(t *testing.T) {
 	rspamd, clamd, dkim := freePort(), freePort(), freePort()
 	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	runProgram(t, "_rspamd", "tcp", at(rspamd), map[string]string{"rspamd.conf": fmt.Sprintf(rspamdConf, rspamd), "rules.lua": rspamdRules, "tld": "test\n"},
+	runProgram(t, "_rspamd", talksTo(at(rspamd), "GET /ping HTTP/1.0\r\n\r\n", "pong"), map[string]string{"rspamd.conf": fmt.Sprintf(rspamdConf, rspamd), "rules.lua": rspamdRules, "tld": "test\n"},
 		"/usr/bin/rspamd", "-f", "-c", "DIR/rspamd.conf")
-	stopClamd := runProgram(t, "clamav", "tcp", at(clamd), map[string]string{"clamd.conf": fmt.Sprintf(clamdConf, clamd),
+	stopClamd := runProgram(t, "clamav", talksTo(at(clamd), "zPING\x00", "PONG"), map[string]string{"clamd.conf": fmt.Sprintf(clamdConf, clamd),
 		"test.ndb": "Test.Eicar:0:*:" + hex.EncodeToString([]byte(relaytest.Eicar)) + "\n"},
 		"/usr/sbin/clamd", "--config-file=DIR/clamd.conf")
-	runProgram(t, "opendkim", "tcp", at(dkim), map[string]string{"opendkim.conf": fmt.Sprintf(opendkimConf, dkim), "keys": ""},
+	runProgram(t, "opendkim", talksTo(at(dkim), "", ""), map[string]string{"opendkim.conf": fmt.Sprintf(opendkimConf, dkim), "keys": ""},
 		"/usr/sbin/opendkim", "-f", "-x", "DIR/opendkim.conf")
 	o := openOffice(t, strings.Replace(officeConfig, "127.0.0.0/8", "127.0.0.99/32", 1)+fmt.Sprintf(`
 [filter.rspamd]

@@ -113,7 +113,7 @@ func (c *Chain) States() []State {
 
 const (
 	probeEvery   = 5 * time.Second
-	probeTimeout = 4 * time.Second
+	probeTimeout = 10 * time.Second
 	dialTimeout  = 10 * time.Second
 )
 

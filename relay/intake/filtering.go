@@ -72,7 +72,11 @@ func (t *transaction) filter(ctx context.Context, h header, body io.Reader, more
 		},
 		Size: int64(len(h.raw)+len(h.rest)) + e.body.size(),
 	})
-	if err == nil {
+	if err != nil {
+		// The disk, or the client has gone, or we are about to.
+		err = relay.Fail("intake: filters", relay.ScopeMessage,
+			relay.Reply{Code: 451, Status: relay.Status{4, 3, 0}, Text: "please try again later"}, err)
+	} else {
 		t.env.Filter = filter.String(verdicts)
 		err = t.apply(ctx, verdicts, h.whole)
 	}

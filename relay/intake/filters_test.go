@@ -86,7 +86,7 @@ func TestFiltersDecide(t *testing.T) {
 		{"junk", intake.PolicyOff, filter.Verdict{Action: filter.Junk}, nil, 0, true, false},
 		{"quarantine", intake.PolicyOff, filter.Verdict{Action: filter.Quarantine}, nil, 0, true, true},
 		{"quarantine while observing", intake.PolicyObserve, filter.Verdict{Action: filter.Quarantine}, nil, 0, false, false},
-		{"our error", intake.PolicyOff, filter.Verdict{}, errors.New("broken"), -1, false, false},
+		{"our error", intake.PolicyOff, filter.Verdict{}, errors.New("broken"), 451, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := &reader{say: []filter.Verdict{c.say}, err: c.err}
