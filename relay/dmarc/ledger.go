@@ -33,7 +33,8 @@ type Account struct {
 	Begin     time.Time `json:"begin"`
 	End       time.Time `json:"end,omitzero"` // the first moment after it; zero while letters are still counted
 	Rows      []Record  `json:"rows"`
-	Missed    int       `json:"missed,omitempty"` // letters there was no room for
+	Missed    int       `json:"missed,omitempty"`  // letters there was no room for
+	Reports   int       `json:"reports,omitempty"` // letters, counted or missed, that are reports themselves
 
 	index map[string]int
 }
@@ -45,6 +46,10 @@ func (a *Account) Letters() (n int) {
 	}
 	return n
 }
+
+// isEcho says whether nothing has come but reports. Reporting on those would be answered with a report
+// on ours, and so on, a letter a day in each direction for ever.
+func (a *Account) isEcho() bool { return a.Reports > 0 && a.Reports >= a.Letters()+a.Missed }
 
 // Ledger gathers what reports will say. Its file is rewritten soon after a change, off the path of
 // the letters: a crash costs the counts of its last seconds. Safe for many goroutines.
@@ -126,6 +131,9 @@ func (l *Ledger) Note(o Observation, now time.Time) {
 	}
 	a.Published, a.RUA = o.Published, o.RUA
 	l.size += a.count(o.Record, maxOctets-l.size)
+	if o.Report {
+		a.Reports++
+	}
 	l.keeper.Changed()
 }
 

@@ -96,6 +96,8 @@ type Observation struct {
 	Published Published
 	RUA       string // where the domain wants its reports, as its record says
 	Record           // Count is not looked at
+	// Report says that the letter is an aggregate report itself, and proven to be its author's.
+	Report bool
 }
 
 // write writes the report as XML.

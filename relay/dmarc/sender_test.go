@@ -417,3 +417,27 @@ func FuzzRUA(f *testing.F) {
 		}
 	})
 }
+
+// TestEcho: where nothing came but reports, proven to be the domain's, no report is sent on them: the
+// other side would report on ours, and so on for ever. With anything else among them one is sent.
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		reports, others int
+		want            int
+	}{{3, 0, 0}, {3, 1, 1}, {0, 1, 1}} {
+		s, out := newSender(t, fakeDNS{})
+		now := time.Now()
+		o := observation("bank.example", "bank.example", "192.0.2.1", true)
+		for range c.others {
+			s.Ledger.Note(o, now)
+		}
+		o.Report = true
+		for range c.reports {
+			s.Ledger.Note(o, now)
+		}
+		if left := s.Send(t.Context(), now.Add(2*time.Second)); left != 0 || len(out.rcpts()) != c.want || len(s.Ledger.Pending()) != 0 {
+			t.Errorf("%d reports and %d others: %d left, sent to %v", c.reports, c.others, left, out.rcpts())
+		}
+	}
+}

@@ -145,6 +145,9 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 	}
 	what := p.decide(f, h, t.env.From)
 	t.observed = p.observed(f, what, p.excepts(h, t.env.From))
+	if t.observed != nil {
+		t.observed.Report = t.proven && isAggregateReport(h.subject)
+	}
 	switch what {
 	case junk:
 		t.env.Junk = true
@@ -176,6 +179,13 @@ func (p Policy) observed(f policy.Findings, what fate, excepted bool) *dmarc.Obs
 		o.Reasons = append(o.Reasons, dmarc.Reason{Type: dmarc.LocalPolicy, Comment: "nothing is refused here"})
 	}
 	return o
+}
+
+// isAggregateReport says whether a Subject is that of a DMARC aggregate report (RFC 9990 §3.5.2), as
+// those write it who stick to its words and not to its spaces and capitals.
+func isAggregateReport(subject string) bool {
+	words := strings.ToLower(strings.Join(strings.Fields(subject), " "))
+	return strings.Contains(words, "report domain:") && strings.Contains(words, "report-id:")
 }
 
 // observe counts the letter for the report, once it is known that it will not come again.

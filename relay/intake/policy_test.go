@@ -120,3 +120,20 @@ func TestHeldBody(t *testing.T) {
 		s.close()
 	}
 }
+
+// TestAggregateReport: the subjects in use, and others that are none.
+func TestAggregateReport(t *testing.T) {
+	t.Parallel()
+	for subject, want := range map[string]bool{
+		" Report Domain: office.example\r\n Submitter: mail.bank.example\r\n Report-ID: <1>\r\n": true,
+		" Report domain: office.example Submitter: bank.example Report-ID: 1\r\n":                true,
+		" [Preview] Report\r\n Domain: office.example Submitter: x Report-ID: <1>\r\n":           true,
+		" Report Domain: office.example\r\n":                                                     false,
+		" the report\r\n":                                                                        false,
+		"":                                                                                       false,
+	} {
+		if got := isAggregateReport(subject); got != want {
+			t.Errorf("%q: %v", subject, got)
+		}
+	}
+}
