@@ -127,6 +127,7 @@ func (q *Queue) changeAll(ctx context.Context, name string, f Filter, what chang
 		q.removeBodies(c.bodies...)
 		if what.verb == nil {
 			q.dropTranscripts(c.done...)
+			q.narrow(ctx, c)
 			// A file that came back after a power cut would be taken for a young letter.
 			if err := syncDir(q.bodies()); err != nil {
 				return total, fmt.Errorf("queue: %s: %w", name, err)

@@ -61,6 +61,7 @@ type Queue struct {
 	schedule Schedule
 
 	reserve    reserve      // guarded by committing
+	narrowing  sync.Mutex   // one trailer at a time is written anew for a Drop
 	committing sync.Mutex   // from the begin of a transaction until the index shows it
 	life       sync.RWMutex // read: somebody uses the database; written: it is being closed
 	closed     bool
