@@ -3,7 +3,6 @@ package queue
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,7 +127,7 @@ func TestCheckAndRepairWithoutDaemon(t *testing.T) {
 			if !bytes.Equal(before, contents(t, dir)) {
 				t.Error("looking changed the queue")
 			}
-			done, err := Repair(t.Context(), dir, slog.New(slog.DiscardHandler))
+			done, err := Repair(t.Context(), dir, Options{})
 			if err != nil || done.Left.Err() != nil || len(done.Mended) != 1 || done.Left.Items != 1 {
 				t.Errorf("repaired %+v, %v", done, err)
 			}
@@ -174,7 +173,7 @@ func TestCheckNotes(t *testing.T) {
 	if err != nil || r.Err() != nil || !slices.Equal(kinds(r.Faults), []string{FaultOrphan}) || r.Letters != 1 || r.Items != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	done, err := Repair(t.Context(), m.dir, nil)
+	done, err := Repair(t.Context(), m.dir, Options{})
 	if err != nil || len(done.Left.Faults) != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}

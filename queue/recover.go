@@ -319,6 +319,7 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	q.holdNew(items)
 	return items, t.addAll(items, sum)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,13 +53,14 @@ func (q *Queue) Repair(ctx context.Context) (Repaired, error) {
 }
 
 // Repair repairs the queue in dir while no daemon runs: ErrInUse otherwise. It does all that the
-// next start would do too. log hears of it.
-func Repair(ctx context.Context, dir string, log *slog.Logger) (Repaired, error) {
+// next start would do too, and so it needs the Options of one: Hold, or letters that it takes in
+// escape the orders to hold them.
+func Repair(ctx context.Context, dir string, o Options) (Repaired, error) {
 	before, err := Inspect(ctx, dir)
 	if err != nil {
 		return Repaired{}, err
 	}
-	q, err := Open(dir, Options{Log: log})
+	q, err := Open(dir, o)
 	if err != nil {
 		return Repaired{}, err
 	}

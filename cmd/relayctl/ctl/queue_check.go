@@ -14,6 +14,7 @@ import (
 
 	"relayd/queue"
 	"relayd/relay/admin"
+	"relayd/relay/orders"
 )
 
 const queueCheckLong = `check reads every record and every message that waits and says what is wrong: damage on the disk,
@@ -73,7 +74,11 @@ func (a *app) repairQueue(ctx context.Context) error {
 		done, err = c.Repair(ctx)
 		return err
 	}, func(dir string) (err error) {
-		done, err = queue.Repair(ctx, dir, slog.New(slog.DiscardHandler))
+		hold, err := standingHold(filepath.Join(filepath.Dir(dir), ordersFile))
+		if err != nil {
+			return err
+		}
+		done, err = queue.Repair(ctx, dir, queue.Options{Hold: hold})
 		return errors.Join(err, giveBack(dir))
 	})
 	if err != nil {
@@ -90,6 +95,19 @@ func (a *app) repairQueue(ctx context.Context) error {
 		fmt.Fprintf(a.Stdout, "mended %s; left in %s: %s\n", count(len(done.Mended), "fault"), count(done.Left.Items, "item"), faultCount(left))
 	}
 	return a.remaining(done.Left, "stop relayd, and relayctl queue repair can mend its database too")
+}
+
+// standingHold is by which rule in the file of orders a letter is held that a repair takes in. Nothing is
+// taken in past a file that cannot be read: what should be held would leave.
+func standingHold(path string) (func(*queue.Item) string, error) {
+	if _, _, err := orders.Read(path); err != nil {
+		return nil, fmt.Errorf("the rules to hold mail in %s: %w", path, err)
+	}
+	book, err := orders.Open(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return func(it *queue.Item) string { return book.Hold(it.From, it.Domain, it.Rcpts) }, nil
 }
 
 // withQueue asks the running relayd, or opens the queue's directory where none runs.
