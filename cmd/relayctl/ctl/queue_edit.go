@@ -2,11 +2,13 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"relayd/relay"
 	"relayd/relay/admin"
 )
 
@@ -72,46 +74,108 @@ Names the mail by ID, by ID/DOMAIN or by the same filters as queue ls.`,
 
 func (c *change) edit(ctx context.Context, o admin.Edit) error {
 	client, err := c.dial()
+	if o.Dry && errors.Is(err, admin.ErrNotRunning) {
+		return c.rehearse(ctx, admin.Order{Filter: o.Filter, All: o.All})
+	}
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if len(o.IDs) == 0 && !o.Dry && !c.yes && c.interactive() {
-		would := o
-		would.Dry = true
-		n, err := client.Edit(ctx, would)
-		if err != nil {
-			return err
-		}
-		ok, err := c.confirm(ctx, fmt.Sprintf("edit %s?", count(n.Count, "item")))
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("nothing was changed")
-		}
+	var done admin.Edited
+	if ask := c.interactive() && !c.yes; len(o.IDs) == 0 && !o.Dry && (ask || c.TerminalErr) {
+		done, err = c.editChosen(ctx, client, o, ask)
+	} else {
+		done, err = client.Edit(ctx, o)
 	}
-	done, err := client.Edit(ctx, o)
 	if err != nil {
 		return err
 	}
+	return c.reportEdit(done, o.Dry)
+}
+
+// editChosen asks, where it shall, about what is in the queue now, and edits exactly that, with a bar.
+func (c *change) editChosen(ctx context.Context, client *admin.Client, o admin.Edit, ask bool) (done admin.Edited, err error) {
+	var keys []string
+	for it, err := range client.Summaries(ctx, o.Filter) {
+		if err != nil {
+			if err := c.brokenItem(err); err != nil {
+				return done, err
+			}
+			continue
+		}
+		keys = append(keys, it.Key())
+	}
+	o.All = false
+	if ask {
+		o.Dry = true
+		would, err := c.editBatches(ctx, client, o, keys, func(int) {})
+		if err != nil {
+			return done, err
+		}
+		if would.Count > 0 {
+			ok, err := c.confirm(ctx, fmt.Sprintf("edit %s?", count(would.Count, "item")))
+			if err != nil {
+				return done, err
+			}
+			if !ok {
+				return done, fmt.Errorf("nothing was changed")
+			}
+		}
+		o.Dry = false
+	}
+	bar := c.progress(len(keys), c.done)
+	done, err = c.editBatches(ctx, client, o, keys, func(n int) { _ = bar.Add(n) }) // a bar that cannot be drawn stops nothing
+	if err != nil {
+		if done.Count > 0 {
+			err = fmt.Errorf("%s at least %s, then: %w", c.done, count(done.Count, "item"), err)
+		}
+		return done, err
+	}
+	_ = bar.Finish()
+	return done, nil
+}
+
+// editBatches gives several orders for the items that keys name. The items of one letter stay together:
+// a recipient who is added gets each letter once.
+func (c *change) editBatches(ctx context.Context, client *admin.Client, o admin.Edit, keys []string, step func(items int)) (admin.Edited, error) {
+	letter := func(key string) string { id, _, _ := strings.Cut(key, "/"); return id }
+	all := admin.Edited{IDs: []relay.ID{}}
+	for len(keys) > 0 {
+		n := min(changeBatch, len(keys))
+		for n < len(keys) && letter(keys[n]) == letter(keys[n-1]) {
+			n++
+		}
+		o.Filter = admin.Filter{Keys: keys[:n]}
+		done, err := client.Edit(ctx, o)
+		if err != nil {
+			return all, err
+		}
+		all.Count += done.Count
+		all.IDs = append(all.IDs, done.IDs...)
+		keys = keys[n:]
+		step(n)
+	}
+	return all, nil
+}
+
+func (c *change) reportEdit(done admin.Edited, dry bool) error {
 	if c.json {
 		return c.printJSON(struct {
 			Verb string `json:"verb"`
 			admin.Edited
 			Dry bool `json:"dry_run,omitempty"`
-		}{"edit", done, o.Dry})
+		}{"edit", done, dry})
 	}
 	text := "edited " + count(done.Count, "item")
 	switch {
 	case done.Count == 0:
 		text = "nothing in the queue matches, or it is so already"
-	case o.Dry:
+	case dry:
 		text = "edit would be for " + count(done.Count, "item")
 	}
 	for _, id := range done.IDs {
 		text += "\n" + string(id)
 	}
-	_, err = fmt.Fprintln(c.Stdout, text)
+	_, err := fmt.Fprintln(c.Stdout, text)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -102,6 +103,56 @@ func TestConfirmationIsForWhatWasShown(t *testing.T) {
 	term.run(t, 0, "--data-dir", s.dir, "queue", "drop", "--domain", "one.example")
 	if term.out.String() != "dropped 2 items\n" || s.queue.Stats().Items != 2 {
 		t.Errorf("%q, %+v", term.out.String(), s.queue.Stats())
+	}
+}
+
+// Edit changes no letter that came while it asked.
+func TestEditIsForWhatWasShown(t *testing.T) {
+	t.Parallel()
+	s := serving(t)
+	term := newTerminal("")
+	term.Stdin = readFunc(func(p []byte) (int, error) {
+		if _, err := s.letter("ann@office.example", []string{"late@one.example"}, 0, "Subject: late\n\n"); err != nil {
+			return 0, err
+		}
+		return copy(p, "y\n"), nil
+	})
+	term.run(t, 0, "--data-dir", s.dir, "queue", "edit", "--domain", "one.example", "--set-sender", "eve@office.example")
+	if out := term.out.String(); !strings.HasPrefix(out, "edited 2 items\n") || strings.Count(out, "\n") != 3 {
+		t.Errorf("said %q", out)
+	}
+	if said := term.err.String(); said != "edit 2 items? [y/N] " {
+		t.Errorf("asked %q", said)
+	}
+	term = newTerminal("")
+	term.run(t, 0, "--data-dir", s.dir, "queue", "ls", "--from", "eve@office.example")
+	if out := term.out.String(); strings.Contains(out, "late@") || !strings.Contains(out, "bob@one.example") || !strings.Contains(out, "carol@one.example") {
+		t.Errorf("eve has sent\n%s", out)
+	}
+	newTerminal("n\n").run(t, 1, "--data-dir", s.dir, "queue", "edit", "--all", "--set-sender", "x@office.example")
+}
+
+// A long edit shows how far it is, and a recipient who is added gets each letter once all the same.
+func TestEditShowsABar(t *testing.T) {
+	t.Parallel()
+	s := serving(t)
+	var to []string
+	for i := range 510 {
+		to = append(to, fmt.Sprintf("bob@d%d.example", i))
+	}
+	if _, err := s.letter("ann@office.example", to, 0, "Subject: many\n\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.letter("ann@office.example", []string{"last@z.example"}, 0, "Subject: last\n\n"); err != nil {
+		t.Fatal(err)
+	}
+	term := newTerminal("")
+	term.run(t, 0, "--data-dir", s.dir, "queue", "edit", "--all", "--yes", "--add-recipient", "fred@one.example")
+	if said := term.err.String(); !strings.Contains(said, "(513/514") {
+		t.Errorf("showed %q", said)
+	}
+	if out := term.out.String(); !strings.HasPrefix(out, "edited 5 items\n") {
+		t.Errorf("said %q", out)
 	}
 }
 
