@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -154,4 +155,49 @@ func (l *lanes) find(ctx context.Context, domain relay.Domain) {
 		clear(l.known)
 	}
 	l.known[domain] = have
+}
+
+// waits says which limit a letter to the domain that is due waits for, and until when it does at least,
+// where that is known; "" where no limit keeps it. It looks nothing up.
+func (l *lanes) waits(domain relay.Domain, planned func() map[relay.Domain]int, now time.Time) (what string, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.known[domain]; l.byHost && !known {
+		return "its mail hosts are looked up first, for [[outbound.limit]]", time.Time{}
+	}
+	for i := range l.of(domain) {
+		limit := l.limits[i]
+		whom := strings.Join(slices.Concat(limit.To, limit.MX), ", ")
+		if n := limit.PerMinute; n > 0 && len(l.starts[i]) >= n && now.Sub(l.starts[i][0]) < time.Minute {
+			return fmt.Sprintf("[[outbound.limit]] lets %d a minute go to %s", n, whom), l.starts[i][0].Add(time.Minute)
+		}
+		if n := limit.Concurrency; n > 0 && l.running(i, planned()) >= n {
+			return fmt.Sprintf("[[outbound.limit]] lets %d at a time go to %s", n, whom), time.Time{}
+		}
+	}
+	return "", time.Time{}
+}
+
+// running counts the attempts under way that a limit is for. Callers hold mu.
+func (l *lanes) running(limit int, planned map[relay.Domain]int) (n int) {
+	for domain, attempts := range planned {
+		for i := range l.of(domain) {
+			if i == limit {
+				n += attempts
+			}
+		}
+	}
+	return n
+}
+
+// Waits says what keeps a due letter to the domain from being tried, in words for the operator, and until
+// when at least, where that is known; "" where nothing does but other letters before it.
+func (d *Drain) Waits(domain relay.Domain) (what string, until time.Time) {
+	if down := d.LineDown(); !down.IsZero() && !d.inner(domain) {
+		return "our own line seems to be down, so it is tried now and then only", time.Time{}
+	}
+	if d.lanes == nil || len(d.lanes.limits) == 0 {
+		return "", time.Time{}
+	}
+	return d.lanes.waits(domain, d.planned, time.Now())
 }

@@ -114,3 +114,37 @@ func TestLimits(t *testing.T) {
 		}
 	})
 }
+
+// A due letter that a limit keeps back says which, and until when; nobody else's does.
+func TestLimitsAreTold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, func(o *delivery.Options) {
+			o.Hosts = hostsOf
+			o.Limits = []delivery.Limit{{MX: []string{"*.big.example"}, PerMinute: 2}, {To: []string{"one.example"}, Concurrency: 1}}
+		})
+		var p provider
+		h.deliver = func(ctx context.Context, env relay.Envelope, d relay.Domain) []relay.Result {
+			p.take(20 * time.Second)
+			return answer(ctx, env, d)
+		}
+		h.put("", "a@one.example")
+		h.put("", "b@one.example")
+		h.put("", "c@servfail.example")
+		start := time.Now()
+		stop := h.run()
+		tell := func(at time.Duration, d relay.Domain, want string, until time.Duration) {
+			t.Helper()
+			time.Sleep(at - time.Since(start))
+			what, till := h.Drain.Waits(d)
+			if what != want || until == 0 != till.IsZero() || until > 0 && till.Sub(start).Round(time.Second) != until {
+				t.Errorf("after %v %s waits for %q until %v", at, d, what, till.Sub(start))
+			}
+		}
+		tell(10*time.Second, "one.example", "[[outbound.limit]] lets 1 at a time go to one.example", 0)
+		tell(10*time.Second, "servfail.example", "", 0)
+		h.put("", "d@one.example")
+		tell(50*time.Second, "one.example", "[[outbound.limit]] lets 2 a minute go to *.big.example", 61*time.Second)
+		tell(2*time.Minute, "one.example", "", 0)
+		stop()
+	})
+}

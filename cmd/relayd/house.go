@@ -270,7 +270,7 @@ func (h *house) buildAdmin(_ context.Context, cfg *config.Config) error {
 	h.metrics.Disk(cfg.DataDir)
 	h.metrics.Gate(h.shownGate)
 	h.admin = admin.NewServer(admin.Config{
-		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, CheckVia: checkVia, Lost: h.lost, Devices: h.seenDevices, Submit: h.submitLocal,
+		DataDir: cfg.DataDir, Queue: reviving{h.queue, h.client.Revive}, Bouncer: h.drain, Logins: logins{h.users}, Holds: fuse{h}, Orders: h.orders, Stage: h.queue, IsLocal: h.isHere, Busy: h.drain.Busy, Waits: h.drain.Waits, CheckVia: checkVia, Lost: h.lost, Devices: h.seenDevices, Submit: h.submitLocal,
 		Metrics: h.metrics, About: h.about, Setup: autoconfig.Handler(h.clientSettings),
 		Reload: h.reload, Log: h.log.With("room", "admin"),
 		Keys: keyring{h}, Records: h.checkRecords, TLSReports: tlsReports{h}, Reports: reporter{h}, Gate: h.shownGate,

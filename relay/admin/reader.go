@@ -28,6 +28,8 @@ type Reader struct {
 	q Lister
 	// Pauses are those in force; nil: none.
 	Pauses func() []orders.Pause
+	// Waits says what keeps a due letter to a domain from being tried, and until when at least; nil: nothing.
+	Waits func(relay.Domain) (what string, until time.Time)
 	// Lost is how much of the time from born to now our own line was down; nil: none.
 	Lost func(born, now time.Time) time.Duration
 }
@@ -68,6 +70,9 @@ func (r *Reader) list(ctx context.Context, f queue.Filter) iter.Seq2[Item, error
 func (r *Reader) item(q queue.Item) Item {
 	it := NewItem(q)
 	it.Paused = r.Pauses != nil && orders.Find(r.Pauses(), it.Domain) != nil
+	if r.Waits != nil && !it.Held && !it.Paused && !it.Next.After(time.Now()) {
+		it.Waits, it.WaitsTill = r.Waits(it.Domain)
+	}
 	if r.Lost != nil {
 		it.LineLost = r.Lost(q.Born(), time.Now()).Round(time.Second).Seconds()
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	IsLocal func(relay.Address) bool
 	// Lost is how much of the time from born to now our own line was down; nil: none.
 	Lost func(born, now time.Time) time.Duration
+	// Waits says what keeps a due letter to a domain from being tried, and until when at least; nil: nothing.
+	Waits func(relay.Domain) (what string, until time.Time)
 	// CheckVia says what is wrong with a host that letters shall go by; nil: nothing is.
 	CheckVia func(via string) error
 	// Busy says whether an attempt at an item is under way.
@@ -110,7 +112,7 @@ type Server struct {
 // NewServer prepares a server; Serve and ServeMetrics run it.
 func NewServer(cfg Config) *Server {
 	s := &Server{cfg: cfg, reader: NewReader(cfg.Queue), log: cfg.Log, started: time.Now()}
-	s.reader.Lost = cfg.Lost
+	s.reader.Lost, s.reader.Waits = cfg.Lost, cfg.Waits
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -22,12 +22,14 @@ type Item struct {
 	Attempts   int          `json:"attempts"`
 	Next       time.Time    `json:"next"` // of the next attempt, if it is not held
 	Held       bool         `json:"held"`
-	Via        string       `json:"via,omitempty"`    // where the operator sends it, whatever the routes say
-	Hold       string       `json:"hold,omitempty"`   // why, where the sender wrote too many; an operator's hold has none
-	Paused     bool         `json:"paused,omitempty"` // sending to its domain is
-	Warned     bool         `json:"warned"`           // the sender has been told that it is late
-	LastAnswer string       `json:"last_answer"`      // of the newest attempt, on one line; empty before the first
-	Recipients []Recipient  `json:"recipients"`       // every one, those that are done too
+	Via        string       `json:"via,omitempty"`        // where the operator sends it, whatever the routes say
+	Hold       string       `json:"hold,omitempty"`       // why, where the sender wrote too many; an operator's hold has none
+	Paused     bool         `json:"paused,omitempty"`     // sending to its domain is
+	Waits      string       `json:"waits,omitempty"`      // it is due and not tried: why
+	WaitsTill  time.Time    `json:"waits_until,omitzero"` // at least, where that is known
+	Warned     bool         `json:"warned"`               // the sender has been told that it is late
+	LastAnswer string       `json:"last_answer"`          // of the newest attempt, on one line; empty before the first
+	Recipients []Recipient  `json:"recipients"`           // every one, those that are done too
 	Origin     relay.Origin `json:"origin"`
 	Ret        relay.Ret    `json:"ret,omitempty"`    // how much of it the sender wants back (RFC 3461)
 	EnvID      string       `json:"envid,omitempty"`  // his own name for it

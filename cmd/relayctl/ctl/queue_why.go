@@ -202,6 +202,13 @@ func (a *app) answered(it admin.Item, rc admin.Recipient, others int) string {
 
 // nextAttempt begins the second sentence.
 func (a *app) nextAttempt(it admin.Item) string {
+	if it.Waits != "" {
+		s := fmt.Sprintf("Attempt %d is due, but waits: %s", it.Attempts+1, it.Waits)
+		if it.WaitsTill.After(a.Now()) {
+			s += ", the next at " + a.clock(it.WaitsTill)
+		}
+		return s
+	}
 	if !it.Next.After(a.Now()) {
 		return fmt.Sprintf("Attempt %d is due now", it.Attempts+1)
 	}
