@@ -26,7 +26,8 @@
 //     delivered: a duplicate.
 //   - in Settle or Drop: the transaction that removes the last record comes before the unlink of
 //     the body. Between them the body looks like a young letter, and the next Open takes it in
-//     again: a duplicate. Drop flushes the unlink before it returns.
+//     again: a duplicate. Drop flushes the unlink before it returns, and what is dropped of a letter
+//     that stays is taken out of its trailer (narrow.go).
 //   - after Close: an end in order leaves no young letter, and says so (first.go). A body without
 //     a record is then removed, whole or not.
 //

@@ -262,18 +262,6 @@ func (s *store) List(ctx context.Context, f Filter) iter.Seq2[Item, error] {
 	}
 }
 
-// Count counts the items f matches.
-func (s *store) Count(ctx context.Context, f Filter) (int, error) {
-	n := 0
-	for _, err := range s.List(ctx, f) {
-		if err != nil && !errors.Is(err, errRecord) {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
-}
-
 // open opens a body after checking it against its records.
 func (s *store) open(id relay.ID) (*body, error) {
 	h, err := s.header(id)
