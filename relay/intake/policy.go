@@ -112,6 +112,12 @@ func (t *transaction) examine(ctx context.Context, h header, body io.Reader, mor
 	if p.Mode == PolicyOff || !t.isStranger() {
 		return nil, nil
 	}
+	if !h.whole && len(h.raw) < maxHeader {
+		// There was no room to look, which passes. Junk would not: whoever takes all the room could
+		// have the mail of others thrown there, and his own in unchecked.
+		return nil, relay.Fail("intake: examine", relay.ScopeMessage,
+			relay.Reply{Code: 451, Status: relay.Status{4, 3, 2}, Text: "too many large headers at a time, please try again later"}, nil)
+	}
 	if !h.whole {
 		// What we did not see might be the From that counts. Acceptance does not depend on it, but
 		// nobody hides from the question by a header larger than ours.

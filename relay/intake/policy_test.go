@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -135,5 +136,20 @@ func TestAggregateReport(t *testing.T) {
 		if got := isAggregateReport(subject); got != want {
 			t.Errorf("%q: %v", subject, got)
 		}
+	}
+}
+
+// TestNoRoomForHeaders: a stranger's letter that cannot be checked for lack of room has to come again;
+// one whose header is larger than any room is junk, as ever.
+func TestNoRoomForHeaders(t *testing.T) {
+	t.Parallel()
+	tx := &transaction{in: &Intake{dns: struct{ relay.Resolver }{}}, settings: &Settings{Policy: Policy{Mode: PolicyEnforce}, Directory: &Directory{Hostname: "mail.office.example"}}}
+	tx.env.Origin = relay.Origin{Client: netip.MustParseAddrPort("192.0.2.1:4000"), Service: publicService}
+	_, err := tx.examine(t.Context(), header{raw: make([]byte, bufferSize)}, nil, true)
+	if f, ok := errors.AsType[*relay.Failure](err); !ok || f.Reply.Code != 451 || tx.env.Junk {
+		t.Errorf("without room: %v, junk %v", err, tx.env.Junk)
+	}
+	if _, err := tx.examine(t.Context(), header{raw: make([]byte, maxHeader)}, nil, true); err != nil || !tx.env.Junk {
+		t.Errorf("larger than any room: %v, junk %v", err, tx.env.Junk)
 	}
 }
