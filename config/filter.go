@@ -32,6 +32,10 @@ const (
 	deferWhenDown  = "defer"
 )
 
+// maxFilterTimeout leaves time for all else within the ten minutes a client waits for our answer (RFC
+// 5321 §4.5.3.2.6). One that has given up sends the letter again, and again its recipients get a copy.
+const maxFilterTimeout = 5 * time.Minute
+
 // filters reads [filter.rspamd], [filter.clamd] and the [[filter.milter]] tables.
 func (r *reader) filters(s section, c *Config, folder string) {
 	for _, f := range []Filter{
@@ -98,7 +102,10 @@ func (r *reader) milter(s section, c *Config, folder string) {
 // filter reads what all of them have; false: something that it needs is wrong.
 func (r *reader) filter(s section, f *Filter, folder string, present bool) bool {
 	_, hasAddress := one(s, "address", &f.Address, readProgram)
-	one(s, "timeout", &f.Timeout, readDuration)
+	if at, _ := one(s, "timeout", &f.Timeout, readDuration); f.Timeout > maxFilterTimeout {
+		r.complain(at, wrong("a minute is plenty; what the program has not seen by then is for when_down",
+			"timeout is %s, and mail servers would not wait so long for our answer: %s is the most", inWords(f.Timeout), inWords(maxFilterTimeout)))
+	}
 	down := acceptWhenDown
 	if f.Defer {
 		down = deferWhenDown
