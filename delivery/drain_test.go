@@ -165,19 +165,32 @@ func TestWaitsForTheFrontDoor(t *testing.T) {
 	})
 }
 
+// A sender whose address takes no mail, such as a scanner's, hears nothing of a failure; the postmaster
+// does. While he cannot hear of it either the letter stays.
 func TestSenderWhoDoesNotExist(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHouse(t)
-		h.deliver = answer
-		h.refuse = func() error {
-			return fmt.Errorf("intake: submit: %w", relay.Refuse("intake", 550, "5.1.1", "no such user"))
-		}
-		h.put("ghost@office.example", "bad@partner.example")
-		stop := h.run()
-		synctest.Wait()
-		stop()
-		wantEvents(t, h, "deliver bad", "report refused", "settle bad failed")
-	})
+	for refusals, want := range map[int][]string{
+		1: {"deliver bad", "report refused", "report failed to postmaster", "settle bad failed"},
+		2: {"deliver bad", "report refused", "report refused", "settle bad deferred"},
+	} {
+		bubble(t, func(t *testing.T) {
+			h := newHouse(t)
+			h.deliver = answer
+			h.refuse = func() error {
+				if refusals--; refusals < 0 {
+					return nil
+				}
+				return fmt.Errorf("intake: submit: %w", relay.Refuse("intake", 550, "5.1.1", "no such user"))
+			}
+			h.put("ghost@office.example", "bad@partner.example")
+			stop := h.run()
+			synctest.Wait()
+			stop()
+			wantEvents(t, h, want...)
+			if sent := h.sent(); len(sent) > 0 && !strings.Contains(sent[0], "an address that takes no mail") {
+				t.Errorf("the report:\n%s", sent[0])
+			}
+		})
+	}
 }
 
 // A letter that makes the deliverer panic is deferred, warned about and in the end returned like

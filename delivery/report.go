@@ -154,23 +154,33 @@ func (d *Drain) report(ctx context.Context, item queue.Item, r dsn.Report) error
 	return d.reportOn(ctx, item.Envelope, r)
 }
 
-// reportOn completes r, which knows its kind, its results and the letter, and submits it to the sender
-// of item. nil means that it is durable, or that there is nobody to tell: a null sender, one that did
-// not ask for it, or one that the front door refuses for good.
+// reportOn submits r, which knows its kind, its results and the letter, to the sender of item, or a
+// failure to the postmaster where the sender must not hear of it, or the front door refuses his address
+// for good, such as that of a machine that has no mailbox. nil means that the report is durable, or that
+// there is nobody to tell: a null sender, or one that did not ask for it.
 func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report) error {
 	if item.From.IsNull() || len(r.Results) == 0 {
 		return nil
 	}
+	mayHear := d.mayHear(item)
+	if mayHear {
+		err := d.submitReport(ctx, item, r, item.From)
+		if f, ok := errors.AsType[*relay.Failure](err); !ok || !f.Reply.Permanent() {
+			return err
+		}
+		d.log.Warn("the sender takes no reports", "id", item.ID, "from", item.From, "err", err)
+	}
+	if r.Kind != dsn.Failed {
+		return nil
+	}
+	r.Stead, r.Mute = d.postmaster(item), mayHear
+	return d.submitReport(ctx, item, r, r.Stead)
+}
+
+// submitReport completes r and submits it.
+func (d *Drain) submitReport(ctx context.Context, item relay.Envelope, r dsn.Report, to relay.Address) error {
 	now := time.Now()
 	r.ID, r.Now, r.ReportingMTA, r.Envelope = relay.NewID(now), now, d.Hostname, item
-	to := item.From
-	if !d.mayHear(item) {
-		if r.Kind != dsn.Failed {
-			return nil
-		}
-		to = d.postmaster(item)
-		r.Stead = to
-	}
 	if d.Language != nil {
 		r.Language = d.Language(to)
 	}
@@ -185,10 +195,6 @@ func (d *Drain) reportOn(ctx context.Context, item relay.Envelope, r dsn.Report)
 	}
 	d.Step("report: composed")
 	err := d.submit(ctx, env, &letter)
-	if f, ok := errors.AsType[*relay.Failure](err); ok && f.Reply.Permanent() {
-		d.log.Warn("nobody to report to", "id", item.ID, "from", item.From, "rcpt", to, "err", err)
-		return nil
-	}
 	d.Step("report: submitted")
 	if err == nil {
 		d.log.Info("reported", "id", item.ID, "from", item.From, "rcpt", to, "kind", string(r.Kind), "report", env.ID)

@@ -20,7 +20,7 @@ func (r Report) human(o original) []byte {
 	b.WriteString(wrap(fmt.Sprintf(sayServer[lang], r.ReportingMTA)+" "+r.opening(o), ""))
 	if !r.Stead.IsNull() {
 		b.Reset()
-		b.WriteString(wrap(fmt.Sprintf(sayServer[lang]+" "+sayStead[lang], r.ReportingMTA, printable(r.Envelope.From.String(), relay.MaxPath)), ""))
+		b.WriteString(wrap(fmt.Sprintf(sayServer[lang]+" "+r.whyStead()[lang], r.ReportingMTA, printable(r.Envelope.From.String(), relay.MaxPath)), ""))
 		b.WriteString("\r\n" + wrap(r.opening(o), ""))
 	}
 	for _, res := range r.Results {
@@ -63,6 +63,14 @@ func (r Report) subject() string {
 		return fmt.Sprintf(saySteadSubject[lang], who)
 	}
 	return fmt.Sprintf(subjects[r.kind()][lang], who)
+}
+
+// whyStead says why somebody else than the sender reads the report.
+func (r Report) whyStead() say {
+	if r.Mute {
+		return sayMute
+	}
+	return sayStead
 }
 
 // kind is one that there are words for.

@@ -38,6 +38,7 @@ type Report struct {
 	Results      []relay.Result // one for each recipient it is about; a Failed one whose reply is temporary has expired
 	Next         time.Time      // Delayed: the next attempt, if known
 	Until        time.Time      // Delayed: when we give up
+	Mute         bool           // with Stead: the sender's address takes no mail
 	Stead        relay.Address  // who reads it in place of a sender who must not be told; null: the sender does
 	Language     string         // of the part for people, one of Languages; others are English
 

@@ -50,6 +50,10 @@ var (
 		"Eine Nachricht kam von <%s>, nicht von uns, und musste an einen anderen Server weitergehen. Dass sie nicht zugestellt werden konnte, erfährt der Absender nicht, weil jeder diese Adresse in eine Nachricht schreiben kann: Sie erfahren es an seiner Stelle.",
 		"Un message est venu de <%s>, qui n'est pas des nôtres, et devait passer à un autre serveur. Son expéditeur n'apprend pas qu'il n'a pas pu être remis, car n'importe qui peut écrire cette adresse dans un message : vous l'apprenez à sa place.",
 		"Llegó un mensaje de <%s>, que no es de los nuestros, y debía seguir a otro servidor. Su remitente no se entera de que no se pudo entregar, porque cualquiera puede escribir esa dirección en un mensaje: se entera usted en su lugar."}
+	sayMute = say{"A message came from <%s>, an address that takes no mail, as a scanner's may be. Where it could not be delivered nobody else can be told: you hear of it instead.",
+		"Eine Nachricht kam von <%s>, einer Adresse, die keine Post annimmt, etwa der eines Scanners. Dass sie nicht zugestellt werden konnte, kann niemand sonst erfahren: Sie erfahren es an seiner Stelle.",
+		"Un message est venu de <%s>, une adresse qui ne reçoit pas de courrier, celle d'un scanner par exemple. Personne d'autre ne peut apprendre qu'il n'a pas pu être remis : vous l'apprenez à sa place.",
+		"Llegó un mensaje de <%s>, una dirección que no recibe correo, como puede ser la de un escáner. Nadie más puede enterarse de que no se pudo entregar: se entera usted en su lugar."}
 	sayIts = say{"The message", "Die Nachricht", "Le message", "El mensaje"}
 
 	sayArrived = say{"The message is in the mailbox or with the server in charge of it. There is nothing for you to do.",
