@@ -90,6 +90,7 @@ func TestFieldValue(t *testing.T) {
 func FuzzFieldValue(f *testing.F) {
 	f.Add("a\r\n b\n\nc")
 	f.Add(strings.Repeat(" ", 2000) + "x")
+	f.Add("a\n" + strings.Repeat(" ", 2000) + "x")
 	f.Fuzz(func(t *testing.T, s string) {
 		var e edits
 		e.add(Add, "X-Name", s, 0)

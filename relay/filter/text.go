@@ -50,20 +50,22 @@ func fieldValue(s string, column int) string {
 	s = strings.ReplaceAll(s[:min(len(s), maxValue)], "\r\n", "\n")
 	var b strings.Builder
 	for line := range strings.SplitSeq(strings.ReplaceAll(s, "\r", "\n"), "\n") {
-		line = strings.TrimRight(plain(line), " \t")
-		if strings.TrimLeft(line, " \t") == "" {
+		line = plain(line)
+		text := strings.Trim(line, " \t")
+		if text == "" {
 			continue
 		}
 		if b.Len() > 0 {
+			// One space or tab, however far in the line began: a piece of it without a word would end the
+			// header for some.
 			b.WriteString("\r\n")
-			column = 0
-			if line[0] != ' ' && line[0] != '\t' {
-				line = "\t" + line
+			lead := "\t"
+			if line[0] == ' ' {
+				lead = " "
 			}
-		} else {
-			line = strings.TrimLeft(line, " \t")
+			text, column = lead+text, 0
 		}
-		foldLine(&b, line, column)
+		foldLine(&b, text, column)
 	}
 	return b.String()
 }
