@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -15,27 +14,22 @@ type Ruled struct {
 	Changed bool `json:"changed"` // it was not so before
 }
 
-func (s *Server) listRules(w http.ResponseWriter, _ *http.Request) {
-	list := []orders.Rule{}
-	if s.cfg.Orders != nil {
-		list = append(list, s.cfg.Orders.Rules()...)
-	}
-	writeJSON(w, http.StatusOK, list)
+func (s *Server) listRules(w http.ResponseWriter, _ *http.Request) { listOrders(s, w, Orders.Rules) }
+
+func (s *Server) addRule(w http.ResponseWriter, r *http.Request) {
+	s.changeRules(w, r, "hold add", func(rule orders.Rule) (changed bool, err error) {
+		was, err := s.cfg.Orders.AddRule(rule)
+		return !was, err
+	})
 }
 
-func (s *Server) addRule(w http.ResponseWriter, r *http.Request)    { s.rule(w, r, false) }
-func (s *Server) removeRule(w http.ResponseWriter, r *http.Request) { s.rule(w, r, true) }
+func (s *Server) removeRule(w http.ResponseWriter, r *http.Request) {
+	s.changeRules(w, r, "hold rm", func(rule orders.Rule) (changed bool, err error) { return s.cfg.Orders.RemoveRule(rule) })
+}
 
-func (s *Server) rule(w http.ResponseWriter, r *http.Request, remove bool) {
-	if s.cfg.Orders == nil {
-		writeError(w, refuse(http.StatusNotImplemented, "this relayd knows no rules"))
-		return
-	}
+func (s *Server) changeRules(w http.ResponseWriter, r *http.Request, verb string, change func(orders.Rule) (changed bool, err error)) {
 	var rule orders.Rule
-	err := readJSON(w, r, &rule)
-	if err == nil {
-		err = checkReason(rule.Reason)
-	}
+	err := s.readOrder(w, r, &rule, &rule.Reason)
 	if err == nil {
 		err = checkReason(rule.String())
 	}
@@ -44,22 +38,12 @@ func (s *Server) rule(w http.ResponseWriter, r *http.Request, remove bool) {
 		return
 	}
 	rule.Since = time.Now().UTC().Truncate(time.Second)
-	var changed bool
-	if remove {
-		changed, err = s.cfg.Orders.RemoveRule(rule)
-	} else {
-		changed, err = s.cfg.Orders.AddRule(rule)
-		changed = !changed
-	}
-	s.log.Info("operator ordered", "verb", map[bool]string{true: "hold rm", false: "hold add"}[remove], "what", rule.String(), "err", err)
-	switch {
-	case errors.Is(err, orders.ErrBad) || errors.Is(err, orders.ErrFull):
-		writeError(w, refuse(http.StatusBadRequest, "%v", err))
-	case err != nil:
+	changed, err := change(rule)
+	if err := s.logOrder(verb, rule, err); err != nil {
 		writeError(w, err)
-	default:
-		writeJSON(w, http.StatusOK, Ruled{Rule: rule, Changed: changed})
+		return
 	}
+	writeJSON(w, http.StatusOK, Ruled{Rule: rule, Changed: changed})
 }
 
 // Rules returns the hold rules in force.

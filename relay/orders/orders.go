@@ -11,44 +11,12 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"relayd/relay"
 	"relayd/relay/durable"
 )
-
-// What can be paused.
-const (
-	Sending = "sending" // to one domain, or to all
-	Inbound = "inbound" // letters that come in by SMTP; our own reports and local programs go on
-	POP3    = "pop3"    // new logins; sessions go on
-)
-
-// Pause is one thing that rests until it is resumed.
-type Pause struct {
-	What   string    `json:"what"`
-	Domain string    `json:"domain,omitempty"` // of Sending: lower case, * and ? allowed; empty: to all
-	Since  time.Time `json:"since"`
-	Reason string    `json:"reason,omitempty"` // the operator's note
-}
-
-// String says what rests: "sending to partner.example".
-func (p Pause) String() string {
-	switch {
-	case p.What == Inbound:
-		return "taking mail in"
-	case p.What == POP3:
-		return "collecting by POP3"
-	case p.Domain == "":
-		return "sending"
-	}
-	return "sending to " + p.Domain
-}
-
-func (p Pause) same(q Pause) bool { return p.What == q.What && p.Domain == q.Domain }
 
 // Errors a caller can branch on.
 var (
@@ -154,79 +122,44 @@ func (b *Book) change(next func(s state) (*state, error)) error {
 	return nil
 }
 
-// Check brings an order to pause or to resume into its form; ErrBad when it has none.
-func (p Pause) Check() (Pause, error) {
-	p.Domain = strings.ToLower(p.Domain)
-	switch {
-	case p.What != Sending && p.What != Inbound && p.What != POP3:
-		return p, fmt.Errorf("%w: %.40q cannot be paused", ErrBad, p.What)
-	case p.What != Sending && p.Domain != "":
-		return p, fmt.Errorf("%w: a domain goes with sending alone", ErrBad)
-	case len(p.Reason) > maxText || len(p.Domain) > maxText:
-		return p, fmt.Errorf("%w: longer than %d octets", ErrBad, maxText)
-	}
-	if p.Domain != "" && !strings.ContainsAny(p.Domain, "*?") {
-		d, err := relay.ParseDomain(p.Domain)
-		if err != nil {
-			return p, fmt.Errorf("%w: %.80q is not a domain: %v", ErrBad, p.Domain, err)
-		}
-		p.Domain = string(d)
-	}
-	return p, nil
+// order is a Pause or a Rule.
+type order[T any] interface {
+	Check() (T, error)
+	same(T) bool
 }
 
-// Pause makes something rest. It says whether that is new; the time and the reason of one that
-// rested before stay.
-func (b *Book) Pause(p Pause) (was bool, err error) {
-	if p, err = p.Check(); err != nil {
+// add puts o in force in its list of a state, and says whether one that is the same was there: then that stays.
+func add[T order[T]](b *Book, list func(*state) *[]T, o T) (was bool, err error) {
+	if o, err = o.Check(); err != nil {
 		return false, err
 	}
 	err = b.change(func(s state) (*state, error) {
+		l := list(&s)
 		switch {
-		case slices.ContainsFunc(s.Pauses, p.same):
+		case slices.ContainsFunc(*l, o.same):
 			was = true
 			return nil, nil
-		case len(s.Pauses) >= maxOrders:
+		case len(*l) >= maxOrders:
 			return nil, ErrFull
 		}
-		s.Pauses = append(slices.Clip(s.Pauses), p)
+		*l = append(slices.Clip(*l), o)
 		return &s, nil
 	})
 	return was, err
 }
 
-// Resume ends the pause of the same What and Domain, and says whether there was one.
-func (b *Book) Resume(p Pause) (was bool, err error) {
-	if p, err = p.Check(); err != nil {
+// remove ends the one that is the same as o, and says whether there was one.
+func remove[T order[T]](b *Book, list func(*state) *[]T, o T) (was bool, err error) {
+	if o, err = o.Check(); err != nil {
 		return false, err
 	}
 	err = b.change(func(s state) (*state, error) {
-		if was = slices.ContainsFunc(s.Pauses, p.same); !was {
+		l := list(&s)
+		if was = slices.ContainsFunc(*l, o.same); !was {
 			return nil, nil
 		}
-		s.Pauses = slices.DeleteFunc(slices.Clone(s.Pauses), p.same)
+		*l = slices.DeleteFunc(slices.Clone(*l), o.same)
 		return &s, nil
 	})
 	return was, err
-}
-
-// Pauses are all that are in force, in the order they were given; not to be changed.
-func (b *Book) Pauses() []Pause { return b.now.Load().Pauses }
-
-// Rests says whether Inbound or POP3 is paused.
-func (b *Book) Rests(what string) bool {
-	return slices.ContainsFunc(b.Pauses(), func(p Pause) bool { return p.What == what })
-}
-
-// Paused says whether sending to a domain is.
-func (b *Book) Paused(d relay.Domain) bool { return Find(b.Pauses(), d) != nil }
-
-// Find is the pause that keeps mail for a domain from being sent; nil: none does.
-func Find(pauses []Pause, d relay.Domain) *Pause {
-	for i, p := range pauses {
-		if p.What == Sending && (p.Domain == "" || relay.MatchText(p.Domain, string(d), false)) {
-			return &pauses[i]
-		}
-	}
-	return nil
 }

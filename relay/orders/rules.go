@@ -62,39 +62,13 @@ func (r Rule) Check() (Rule, error) {
 	return r, err
 }
 
+func (s *state) rules() *[]Rule { return &s.Rules }
+
 // AddRule puts a rule in force, and says whether it was before: then its time and reason stay.
-func (b *Book) AddRule(r Rule) (was bool, err error) {
-	if r, err = r.Check(); err != nil {
-		return false, err
-	}
-	err = b.change(func(s state) (*state, error) {
-		switch {
-		case slices.ContainsFunc(s.Rules, r.same):
-			was = true
-			return nil, nil
-		case len(s.Rules) >= maxOrders:
-			return nil, ErrFull
-		}
-		s.Rules = append(slices.Clip(s.Rules), r)
-		return &s, nil
-	})
-	return was, err
-}
+func (b *Book) AddRule(r Rule) (was bool, err error) { return add(b, (*state).rules, r) }
 
 // RemoveRule ends the rule of the same From, To and Domain, and says whether there was one.
-func (b *Book) RemoveRule(r Rule) (was bool, err error) {
-	if r, err = r.Check(); err != nil {
-		return false, err
-	}
-	err = b.change(func(s state) (*state, error) {
-		if was = slices.ContainsFunc(s.Rules, r.same); !was {
-			return nil, nil
-		}
-		s.Rules = slices.DeleteFunc(slices.Clone(s.Rules), r.same)
-		return &s, nil
-	})
-	return was, err
-}
+func (b *Book) RemoveRule(r Rule) (was bool, err error) { return remove(b, (*state).rules, r) }
 
 // Rules are all that are in force, in the order they were given; not to be changed.
 func (b *Book) Rules() []Rule { return b.now.Load().Rules }
