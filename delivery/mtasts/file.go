@@ -1,25 +1,18 @@
 package mtasts
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/durable"
 )
 
-// Bounds of what is read of the file.
-const (
-	maxFile = 64 << 20
-	maxLine = 64 << 10
-)
+// maxFile bounds what is read of the file.
+const maxFile = 64 << 20
 
 // line is an entry in the file.
 type line struct {
@@ -51,23 +44,13 @@ func (s *Store) state() ([]byte, error) {
 }
 
 func (s *Store) read() {
-	f, err := os.Open(s.o.Path)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("the policies fetched before cannot be read", "file", s.o.Path, "err", err)
-		}
-		return
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile))
-	lines.Buffer(nil, maxLine)
 	now := time.Now()
-	for lines.Scan() && len(s.entries) < maxEntries {
-		if d, e, ok := readLine(lines.Bytes()); ok && e.holds(now) {
+	err := durable.ReadLines(s.o.Path, maxFile, durable.MaxLine, func(text []byte) {
+		if d, e, ok := readLine(text); ok && e.holds(now) && len(s.entries) < maxEntries {
 			s.entries[d] = e
 		}
-	}
-	if err := lines.Err(); err != nil {
+	})
+	if err != nil {
 		s.log.Warn("not all policies fetched before can be read", "file", s.o.Path, "err", err)
 	}
 }

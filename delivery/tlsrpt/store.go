@@ -1,20 +1,15 @@
 package tlsrpt
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -171,31 +166,21 @@ func (s *Store) state() ([]byte, error) {
 }
 
 func (s *Store) read() {
-	f, err := os.Open(s.o.Path)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("what was counted of TLS before cannot be read", "file", s.o.Path, "err", err)
-		}
-		return
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile))
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
+	err := durable.ReadLines(s.o.Path, maxFile, maxLine, func(text []byte) {
 		var c Counts
-		if json.Unmarshal(lines.Bytes(), &c) != nil {
-			continue
+		if json.Unmarshal(text, &c) != nil {
+			return
 		}
 		d, err := relay.ParseDomain(string(c.Domain))
 		k := keyOf(c.Day, d)
 		c.measure()
 		if err != nil || s.all[k] != nil || !c.Day.Equal(time.Unix(k.day, 0)) || s.size+c.size > maxSize {
-			continue
+			return
 		}
 		s.all[k] = &c
 		s.size += c.size
-	}
-	if err := lines.Err(); err != nil {
+	})
+	if err != nil {
 		s.log.Warn("not all that was counted of TLS before can be read", "file", s.o.Path, "err", err)
 	}
 }

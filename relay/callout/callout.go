@@ -5,17 +5,12 @@
 package callout
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -74,28 +69,21 @@ func Open(path string, call Caller, log *slog.Logger) *Memory {
 	m := &Memory{call: call, calls: make(chan struct{}, maxCalls), log: log.With("room", "callout"),
 		answers: map[relay.Address]answer{}, asking: map[relay.Address]*question{}}
 	m.keeper = durable.NewKeeper(path, m.state, m.log)
-	if err := m.read(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := m.read(path); err != nil {
 		m.log.Warn("what other servers said of their mailboxes cannot be read", "file", path, "err", err)
 	}
 	return m
 }
 
 func (m *Memory) read(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile))
-	for lines.Scan() {
-		stamp, text, _ := strings.Cut(lines.Text(), " ")
+	return durable.ReadLines(path, maxFile, durable.MaxLine, func(text []byte) {
+		stamp, addr, _ := strings.Cut(string(text), " ")
 		at, err := time.Parse(time.RFC3339, stamp)
-		a, aerr := relay.ParseAddress(text, true)
+		a, aerr := relay.ParseAddress(addr, true)
 		if err == nil && aerr == nil && len(m.answers) < maxAnswers {
 			m.answers[a] = answer{exists: true, at: at}
 		}
-	}
-	return lines.Err()
+	})
 }
 
 // Ask implements relay/intake's Asker: from memory while that is fresh, then from the server, and

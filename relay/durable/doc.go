@@ -1,6 +1,7 @@
 // Package durable makes sessions that wait for the disk at the same moment share its flushes.
 // delivery/maildir and queue hand to it what they wrote; when Flush returns nil, a power cut
-// loses none of it.
+// loses none of it. Replace, Keeper and ReadLines write and read the small files in which other
+// rooms remember things.
 //
 // A letter is written under its temporary name, renamed to its final one, and then one syncfs(2)
 // of the file system carries data, names and directories for everybody who came meanwhile. There

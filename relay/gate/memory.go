@@ -1,20 +1,17 @@
 package gate
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"io"
-	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"relayd/relay"
+	"relayd/relay/durable"
 )
 
 // memory is who has written to us and who was asked to try again. It is bounded, holds hashes rather
@@ -169,17 +166,8 @@ func (m *memory) state(now time.Time) []byte {
 
 // read takes in the file at path. A line that makes no sense is left out.
 func (m *memory) read(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, 2*maxRemembered*maxLine))
-	for lines.Scan() {
-		kind, at, k, ok := parseLine(lines.Text())
+	return durable.ReadLines(path, 2*maxRemembered*maxLine, durable.MaxLine, func(text []byte) {
+		kind, at, k, ok := parseLine(string(text))
 		switch {
 		case !ok:
 		case kind == "good" && len(m.good) < m.most:
@@ -187,8 +175,7 @@ func (m *memory) read(path string) error {
 		case kind == "wait" && len(m.wait) < m.most:
 			m.wait[k] = at
 		}
-	}
-	return lines.Err()
+	})
 }
 
 // maxLine is the longest line of the file.

@@ -1,17 +1,12 @@
 package known
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -43,28 +38,21 @@ type Memory struct {
 func Open(path string, log *slog.Logger) *Memory {
 	m := &Memory{log: log.With("room", "known"), last: map[relay.Domain]string{}}
 	m.keeper = durable.NewKeeper(path, m.state, m.log)
-	if err := m.read(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := m.read(path); err != nil {
 		m.log.Warn("the domains written to cannot be read", "file", path, "err", err)
 	}
 	return m
 }
 
 func (m *Memory) read(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile))
-	for lines.Scan() {
-		day, name, _ := strings.Cut(lines.Text(), " ")
+	return durable.ReadLines(path, maxFile, durable.MaxLine, func(text []byte) {
+		day, name, _ := strings.Cut(string(text), " ")
 		_, err := time.Parse(dayFormat, day)
 		d, derr := relay.ParseDomain(name)
 		if err == nil && derr == nil && len(m.last) < maxDomains {
 			m.last[d] = day
 		}
-	}
-	return lines.Err()
+	})
 }
 
 // Note remembers that d took a letter at now. It never waits for the disk.
