@@ -105,6 +105,37 @@ func TestNeverReportsToNobody(t *testing.T) {
 	})
 }
 
+// A letter that looks ten days old at its first attempt, because the clock was set or relayd stood still,
+// is not returned for its age. The warning names the time when it is, which lies ahead.
+func TestWarningOfAnOldLetter(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.deliver = answer
+		k := h.put("ann@office.example", "slow@partner.example")
+		h.mu.Lock()
+		h.items[k].Accepted = time.Now().Add(-10 * 24 * time.Hour)
+		h.mu.Unlock()
+		start := time.Now()
+		stop := h.run()
+		defer stop()
+		time.Sleep(24 * time.Hour)
+		_, until, _ := strings.Cut(h.sent()[0], "Will-Retry-Until: ")
+		until, _, _ = strings.Cut(until, "\r\n")
+		end, err := time.Parse(time.RFC1123Z, until)
+		if err != nil || end.Before(start.Add(24*time.Hour)) {
+			t.Fatalf("returned at %q, %v:\n%s", until, err, h.sent()[0])
+		}
+		time.Sleep(time.Until(end.Add(-time.Second)))
+		if len(h.sent()) != 1 || h.left() != 1 {
+			t.Fatalf("just before the end: %d reports, %d letters", len(h.sent()), h.left())
+		}
+		time.Sleep(5 * time.Second)
+		if len(h.sent()) != 2 || h.left() != 0 {
+			t.Errorf("after the end: %d reports, %d letters", len(h.sent()), h.left())
+		}
+	})
+}
+
 // Five days of "come back": one warning, one report at the end, with the remote's last words.
 func TestGivesUpAfterFiveDays(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -42,7 +42,13 @@ func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []r
 	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
 	if s := d.Schedule().For(item.Domain); s.GiveUpAfter > 0 {
 		// What our own line has cost so far does not count, nor what it may still cost.
-		r.Until = item.Born().Add(s.GiveUpAfter + d.Lost(item.Born(), time.Now()))
+		born := item.Born().Add(d.Lost(item.Born(), time.Now()))
+		r.Until = born.Add(s.GiveUpAfter)
+		// Age alone gives nothing up: a letter that was seldom tried, because the clock was set or
+		// relayd stood still, is kept longer.
+		if end, ok := s.End(born, item.Attempts, item.Next, item.ID); ok {
+			r.Until = end
+		}
 	}
 	if item.By.Return && item.By.At.Before(r.Until) {
 		r.Until = item.By.At

@@ -74,6 +74,11 @@ func TestClockSetBackWhileDown(t *testing.T) {
 		if wait := time.Until(due); !ok || wait > (queue.Schedule{}).Longest() {
 			t.Errorf("waits %v", wait)
 		}
+		for _, it := range f.list(queue.Filter{}) {
+			if !it.Next.Equal(due) {
+				t.Errorf("it is due at %v, and is listed as due at %v", due, it.Next)
+			}
+		}
 		time.Sleep(time.Until(due))
 		if items := f.take(1, nil); len(items) != 1 {
 			t.Error("frozen")

@@ -165,10 +165,29 @@ func (q *Queue) unrecorded(k Key, attempts uint32, next int64) (uint32, int64) {
 	return attempts, next
 }
 
-// overlay shows it on an item that was read.
+// overlay shows it on an item that was read, and when the item is truly due if that is not what its
+// record says: somebody may have set the clock since that was written.
 func (q *Queue) overlay(it *Item) {
 	attempts, next := q.unrecorded(it.Key(), uint32(it.Attempts), nanos(it.Next))
 	it.Attempts, it.Next = int(attempts), time.Unix(0, next).UTC()
+	if due, ok := q.truly(it.Key(), time.Now()); ok && due.Sub(it.Next).Abs() > clockSet {
+		it.Next = due
+	}
+}
+
+// clockSet is how far the two clocks may part before somebody has set one of them.
+const clockSet = 2 * time.Second
+
+// truly is when the item of k is due, which the monotonic clock decides, as the wall clock of now
+// tells it; false while it is handed out, when its record may be ahead of the index.
+func (q *Queue) truly(k Key, now time.Time) (time.Time, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.index.get(k)
+	if e == nil || e.taken {
+		return time.Time{}, false
+	}
+	return now.UTC().Round(0).Add(time.Duration(e.next - q.clock.at(now))), true
 }
 
 // Get returns the items of one letter by domain; ErrNotFound when there are none.

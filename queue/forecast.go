@@ -28,3 +28,20 @@ func (s Schedule) Forecast(born time.Time, attempts int, next time.Time, id rela
 		}
 	}
 }
+
+// End is when such a letter is returned, at the earliest; false where that lies too many attempts
+// ahead to be worth counting.
+func (s Schedule) End(born time.Time, attempts int, next time.Time, id relay.ID) (time.Time, bool) {
+	for f := range s.Forecast(born, attempts, next, id) {
+		if f.Step == StepGiveUp {
+			return f.At, true
+		}
+		if f.Attempt-attempts >= maxForecast {
+			break
+		}
+	}
+	return time.Time{}, false
+}
+
+// maxForecast bounds, in attempts, the look ahead of End.
+const maxForecast = 20_000

@@ -42,3 +42,24 @@ func TestForecast(t *testing.T) {
 		}
 	}
 }
+
+// End is the last attempt foretold: at the age at which letters are returned, and later for a letter
+// that was seldom tried, because age alone gives nothing up.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	born := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	id := relay.NewID(born)
+	var s queue.Schedule
+	if end, ok := s.End(born, 1, born.Add(5*minute), id); !ok || !end.Equal(born.Add(5*day)) {
+		t.Errorf("it ends at %v", end)
+	}
+	// As old as that after two attempts: the clock was set.
+	late := born.Add(10 * day)
+	if end, ok := s.End(born, 2, late, id); !ok || !end.After(late.Add(day)) {
+		t.Errorf("a seldom tried one ends at %v", end)
+	}
+	s = queue.Schedule{Retry: []time.Duration{time.Second}, GiveUpAfter: 365 * day}
+	if end, ok := s.End(born, 1, born.Add(time.Second), id); ok {
+		t.Errorf("a million attempts were counted, to %v", end)
+	}
+}
