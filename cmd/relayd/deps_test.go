@@ -68,8 +68,9 @@ var neighbours = map[string][]string{
 	"delivery":         {"queue", "delivery/dsn"},
 	"delivery/maildir": {},
 	"delivery/mx":      {},
-	"delivery/mtasts":  {},
-	"delivery/tlsrpt":  {},
+	"delivery/mtasts":  {"delivery/web"}, // where policies lie
+	"delivery/tlsrpt":  {"delivery/web"}, // where reports may go
+	"delivery/web":     {},
 	"delivery/dsn":     {},
 	"pop3":             {"relay/listen", "relay/sasl"},
 	"cmd/relayctl":     {"cmd/relayctl/ctl"},

@@ -2,71 +2,26 @@ package mtasts
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
+	"relayd/delivery/web"
 	"relayd/relay"
 )
 
-// Bounds of a fetch.
-const (
-	fetchTimeout = 30 * time.Second
-	dialTimeout  = 8 * time.Second // one address
-	maxAddrs     = 3
-	maxHeader    = 16 << 10
-)
+// fetchTimeout bounds a fetch.
+const fetchTimeout = 30 * time.Second
 
-// newClient makes an HTTPS client that asks our own resolver, follows no redirects (RFC 8461
-// §3.3: who could answer one could answer for the domain) and knows no proxy.
+// newClient makes a client that follows no redirects because RFC 8461 §3.3 says so: who could answer
+// one could answer for the domain.
 func (s *Store) newClient() *http.Client {
-	return &http.Client{
-		Timeout:       fetchTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext:            s.dialHost,
-			TLSClientConfig:        &tls.Config{RootCAs: s.o.Roots, MinVersion: tls.VersionTLS12},
-			MaxResponseHeaderBytes: maxHeader,
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-		},
-	}
-}
-
-func (s *Store) dialHost(ctx context.Context, _, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := s.o.Resolver.Addrs(ctx, relay.Domain(host))
-	if err != nil {
-		return nil, err
-	}
-	err = errors.New("it has no address that may be asked")
-	tried := 0
-	for _, a := range addrs {
-		if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() && !s.o.AllowLoopback || tried == maxAddrs {
-			continue
-		}
-		tried++
-		var c net.Conn
-		if c, err = s.dialOne(ctx, netip.AddrPortFrom(a, 443)); err == nil {
-			return c, nil
-		}
-	}
-	return nil, err
-}
-
-func (s *Store) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	return s.o.Dial(ctx, addr)
+	return web.NewClient(web.Options{Timeout: fetchTimeout, Resolver: s.o.Resolver, Roots: s.o.Roots, Dial: s.o.Dial,
+		MayAsk: func(a netip.Addr) bool { return s.o.AllowLoopback || !a.IsLoopback() }})
 }
 
 // errInvalid is of a policy that was fetched and says nothing that can be followed.

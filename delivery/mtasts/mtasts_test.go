@@ -233,7 +233,7 @@ func TestFetch(t *testing.T) {
 		"just fits": {text(good + strings.Repeat("\n", maxBody-len(good))), nil, relay.STSEnforce},
 		"too long":  {text(good + strings.Repeat("\n", maxBody-len(good)+1)), nil, ""},
 		"a long head": {func(rw http.ResponseWriter, r *http.Request) {
-			rw.Header().Set("X", strings.Repeat("x", 3*maxHeader))
+			rw.Header().Set("X", strings.Repeat("x", 48<<10))
 			text(good)(rw, r)
 		}, nil, ""},
 		"nonsense":    {text("hello"), nil, ""},

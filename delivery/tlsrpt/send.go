@@ -3,18 +3,16 @@ package tlsrpt
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
+	"relayd/delivery/web"
 	"relayd/relay"
 )
 
@@ -28,9 +26,6 @@ const (
 // Bounds of a report by HTTPS.
 const (
 	postTimeout = time.Minute
-	dialTimeout = 8 * time.Second // one address
-	maxAddrs    = 3
-	maxHeader   = 16 << 10
 	maxAnswer   = 64 << 10
 )
 
@@ -224,21 +219,15 @@ func permanent(err error) bool {
 	return ok && f.Reply.Permanent()
 }
 
-// newClient makes an HTTPS client that asks our own resolver, follows no redirects and knows no proxy.
-// RFC 8460 §3 lets the web server's certificate be ignored; we do not, because a report tells who writes
-// to whom.
+// newClient makes a client that checks certificates. RFC 8460 §3 lets the web server's be ignored; we do
+// not, because a report tells who writes to whom.
 func (s *Store) newClient() *http.Client {
-	return &http.Client{
-		Timeout:       postTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext:            s.dialHost,
-			TLSClientConfig:        &tls.Config{RootCAs: s.o.Roots, MinVersion: tls.VersionTLS12},
-			MaxResponseHeaderBytes: maxHeader,
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-		},
-	}
+	return web.NewClient(web.Options{Timeout: postTimeout, Resolver: s.o.Resolver, Roots: s.o.Roots, Dial: s.o.Dial, MayAsk: s.mayAsk})
+}
+
+// mayAsk keeps strangers from having us write to web servers of the office.
+func (s *Store) mayAsk(a netip.Addr) bool {
+	return s.o.AllowLoopback || !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast()
 }
 
 func (s *Store) post(ctx context.Context, p place, packed []byte) error {
@@ -259,57 +248,4 @@ func (s *Store) post(ctx context.Context, p place, packed []byte) error {
 		return fmt.Errorf("the web server answers %d", resp.StatusCode)
 	}
 	return nil
-}
-
-func (s *Store) dialHost(ctx context.Context, _, address string) (net.Conn, error) {
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := s.addrs(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	err = errors.New("it has no address that may be asked")
-	tried := 0
-	for _, a := range addrs {
-		if !s.mayAsk(a) || tried == maxAddrs {
-			continue
-		}
-		tried++
-		var c net.Conn
-		if c, err = s.dialOne(ctx, netip.AddrPortFrom(a, uint16(port))); err == nil {
-			return c, nil
-		}
-	}
-	return nil, err
-}
-
-func (s *Store) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a.Unmap()}, nil
-	}
-	d, err := relay.ParseDomain(host)
-	if err != nil {
-		return nil, err
-	}
-	return s.o.Resolver.Addrs(ctx, d)
-}
-
-// mayAsk keeps strangers from having us write to web servers of the office.
-func (s *Store) mayAsk(a netip.Addr) bool {
-	if a.IsUnspecified() || a.IsMulticast() {
-		return false
-	}
-	return s.o.AllowLoopback || !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast()
-}
-
-func (s *Store) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	return s.o.Dial(ctx, addr)
 }

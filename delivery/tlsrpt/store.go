@@ -60,11 +60,6 @@ func keyOf(at time.Time, d relay.Domain) key { return key{at.UTC().Truncate(day)
 
 // Open reads the file. One that is missing or damaged costs what cannot be read of it.
 func Open(o Options) *Store {
-	if o.Dial == nil {
-		o.Dial = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr.String())
-		}
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
