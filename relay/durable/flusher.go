@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +78,9 @@ func (f *Flusher) flush(batch []Write) error {
 	if err := syncfs(f.root); err != nil {
 		return err
 	}
+	if err := f.kept(batch); err != nil {
+		return err
+	}
 	if took := time.Since(now); took > patience {
 		f.slow.Store(now.Add(took + backoff).UnixNano())
 	}
@@ -89,6 +94,28 @@ func syncfs(dir *os.File) error {
 			return os.NewSyscallError("syncfs", err)
 		}
 	}
+}
+
+// kept says whether syncfs, which saw no error, has kept the batch. The kernel tells of a failed write
+// once: when the flush of those who came before met it, the next one knows nothing of it, though it was
+// a file of this batch whose pages are gone. Each descriptor knows of its own. And of a file system that
+// an error has made read-only many kernels say that all is well.
+func (f *Flusher) kept(batch []Write) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.root.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return os.NewSyscallError("syncfs", unix.EROFS)
+	}
+	for _, w := range batch {
+		for _, file := range w.Files {
+			if err := syncRange(file, 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // flushEach flushes every file, then every directory once, side by side so that the file system's
@@ -129,13 +156,25 @@ func syncDir(name string) error {
 // isOrdered says whether the file system is one whose journal is a single sequence of
 // transactions, and on which fsync of a file writes that sequence up to the file's last change. A
 // rename or link changes the file too (its ctime), and the directory in the same transaction; a
-// directory that was made earlier stands in an earlier one.
+// directory that was made earlier stands in an earlier one. ext4 without a journal, and ext2, are not:
+// there fsync leaves out the name that a file was renamed to.
 func isOrdered(root *os.File) bool {
-	var st unix.Statfs_t
-	if unix.Fstatfs(int(root.Fd()), &st) != nil {
+	var fs unix.Statfs_t
+	var file unix.Stat_t
+	if unix.Fstatfs(int(root.Fd()), &fs) != nil || unix.Fstat(int(root.Fd()), &file) != nil {
 		return false
 	}
-	return st.Type == unix.EXT4_SUPER_MAGIC || st.Type == unix.XFS_SUPER_MAGIC
+	return fs.Type == unix.XFS_SUPER_MAGIC || fs.Type == unix.EXT4_SUPER_MAGIC && hasJournal("/sys", file.Dev)
+}
+
+// hasJournal says whether the ext4 on a device has a journal; false where sysfs does not tell.
+func hasJournal(sys string, dev uint64) bool {
+	device, err := os.Readlink(filepath.Join(sys, "dev", "block", fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))))
+	if err != nil {
+		return false
+	}
+	task, err := os.ReadFile(filepath.Join(sys, "fs", "ext4", filepath.Base(device), "journal_task"))
+	return err == nil && strings.TrimSpace(string(task)) != "<none>"
 }
 
 // syncfsReportsErrors: since Linux 5.8 syncfs returns write-back errors (syncfs(2)).
