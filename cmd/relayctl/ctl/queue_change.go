@@ -239,12 +239,8 @@ func (c *change) chosen(ctx context.Context, client *admin.Client, o admin.Order
 		return c.report(0)
 	}
 	if ask {
-		ok, err := c.confirm(ctx, fmt.Sprintf("%s %s?", c.name, c.summary(totals)))
-		if err != nil {
+		if err := c.confirm(ctx, fmt.Sprintf("%s %s?", c.name, c.summary(totals))); err != nil {
 			return err
-		}
-		if !ok {
-			return fmt.Errorf("nothing was changed")
 		}
 	}
 	return c.inBatches(ctx, client, keys, o.Reason)

@@ -113,12 +113,8 @@ func (c *change) editChosen(ctx context.Context, client *admin.Client, o admin.E
 			return done, err
 		}
 		if would.Count > 0 {
-			ok, err := c.confirm(ctx, fmt.Sprintf("edit %s?", count(would.Count, "item")))
-			if err != nil {
+			if err := c.confirm(ctx, fmt.Sprintf("edit %s?", count(would.Count, "item"))); err != nil {
 				return done, err
-			}
-			if !ok {
-				return done, fmt.Errorf("nothing was changed")
 			}
 		}
 		o.Dry = false

@@ -100,12 +100,8 @@ func (p *pausing) run(ctx context.Context, order orders.Pause) error {
 		return p.say(admin.Paused{Pause: order}, waiting)
 	}
 	if !p.resume && !p.yes && p.interactive() {
-		ok, err := p.confirm(ctx, "pause "+order.String()+"?")
-		if err != nil {
+		if err := p.confirm(ctx, "pause "+order.String()+"?"); err != nil {
 			return err
-		}
-		if !ok {
-			return fmt.Errorf("nothing was changed")
 		}
 	}
 	act := client.Pause

@@ -63,20 +63,20 @@ func interruptible(ctx context.Context, read func() (string, error), undo func()
 	}
 }
 
-// confirm asks a question on the terminal; only y and yes mean yes.
-func (a *app) confirm(ctx context.Context, question string) (bool, error) {
+// confirm asks a question on the terminal; only y and yes mean yes, and anything else is an error.
+func (a *app) confirm(ctx context.Context, question string) error {
 	fmt.Fprintf(a.Stderr, "%s [y/N] ", question)
 	text, err := interruptible(ctx, func() (string, error) {
 		return bufio.NewReader(io.LimitReader(a.Stdin, 1024)).ReadString('\n')
 	}, func() { fmt.Fprintln(a.Stderr) })
 	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(text)) {
 	case "y", "yes":
-		return true, nil
+		return nil
 	}
-	return false, nil
+	return errors.New("nothing was changed")
 }
 
 // interactive says whether there is somebody to ask.

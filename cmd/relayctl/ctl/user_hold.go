@@ -103,12 +103,8 @@ func (c *change) purge(ctx context.Context, user relay.Address) error {
 		return err
 	}
 	if len(keys) > 0 && !c.yes {
-		ok, err := c.confirm(ctx, fmt.Sprintf("drop %s of %s?", c.summary(totals), printable(user.String())))
-		if err != nil {
+		if err := c.confirm(ctx, fmt.Sprintf("drop %s of %s?", c.summary(totals), printable(user.String()))); err != nil {
 			return err
-		}
-		if !ok {
-			return fmt.Errorf("nothing was changed")
 		}
 	}
 	if err := c.inBatches(ctx, client, keys, ""); err != nil {
