@@ -196,12 +196,9 @@ func (c *change) rehearse(ctx context.Context, o admin.Order) error {
 	}
 	defer s.close()
 	var totals admin.Totals
-	for it, err := range s.List(ctx, o.Filter) {
+	for it, err := range c.whole(s.List(ctx, o.Filter)) {
 		if err != nil {
-			if err := c.brokenItem(err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		totals.Add(it)
 	}
@@ -225,12 +222,9 @@ func (c *change) rehearse(ctx context.Context, o admin.Order) error {
 func (c *change) chosen(ctx context.Context, client *admin.Client, o admin.Order, ask bool) error {
 	var keys []string
 	var totals admin.Totals
-	for it, err := range client.Summaries(ctx, o.Filter) {
+	for it, err := range c.whole(client.Summaries(ctx, o.Filter)) {
 		if err != nil {
-			if err := c.brokenItem(err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		keys = append(keys, it.Key())
 		totals.Add(it)

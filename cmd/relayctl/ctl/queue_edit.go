@@ -96,12 +96,9 @@ func (c *change) edit(ctx context.Context, o admin.Edit) error {
 // editChosen asks, where it shall, about what is in the queue now, and edits exactly that, with a bar.
 func (c *change) editChosen(ctx context.Context, client *admin.Client, o admin.Edit, ask bool) (done admin.Edited, err error) {
 	var keys []string
-	for it, err := range client.Summaries(ctx, o.Filter) {
+	for it, err := range c.whole(client.Summaries(ctx, o.Filter)) {
 		if err != nil {
-			if err := c.brokenItem(err); err != nil {
-				return done, err
-			}
-			continue
+			return done, err
 		}
 		keys = append(keys, it.Key())
 	}

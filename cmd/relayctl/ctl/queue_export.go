@@ -64,12 +64,9 @@ func (a *app) export(ctx context.Context, dir string, f admin.Filter) error {
 	defer s.close()
 	var ids []relay.ID
 	chosen := map[relay.ID][]string{}
-	for it, err := range s.List(ctx, f) {
+	for it, err := range a.whole(s.List(ctx, f)) {
 		if err != nil {
-			if err := a.brokenItem(err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		if chosen[it.ID] == nil {
 			ids = append(ids, it.ID)

@@ -133,6 +133,23 @@ func (a *app) brokenItem(err error) error {
 	return err
 }
 
+// whole passes on the items of a list that can be read, reports the others, and ends with the first
+// other error.
+func (a *app) whole(list iter.Seq2[admin.Item, error]) iter.Seq2[admin.Item, error] {
+	return func(yield func(admin.Item, error) bool) {
+		for it, err := range list {
+			if err != nil {
+				if err = a.brokenItem(err); err == nil {
+					continue
+				}
+			}
+			if !yield(it, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 // listing prints items as lines of a table or of JSON.
 type listing struct {
 	app    *app

@@ -118,12 +118,11 @@ func (p *pausing) run(ctx context.Context, order orders.Pause) error {
 // waiting counts the items that a pause concerns.
 func (p *pausing) waiting(ctx context.Context, client *admin.Client, domain string) (int, error) {
 	var totals admin.Totals
-	for it, err := range client.Summaries(ctx, admin.Filter{Domain: domain}) {
-		if err == nil {
-			totals.Add(it)
-		} else if err := p.brokenItem(err); err != nil {
+	for it, err := range p.whole(client.Summaries(ctx, admin.Filter{Domain: domain})) {
+		if err != nil {
 			return 0, err
 		}
+		totals.Add(it)
 	}
 	return totals.Items, nil
 }

@@ -112,12 +112,9 @@ func (a *app) shape(ctx context.Context, f admin.Filter, by string) error {
 		items = c.Summaries
 	}
 	all, rows, now := newShapeRow(""), map[string]*shapeRow{}, a.Now()
-	for it, err := range items(ctx, f) {
+	for it, err := range a.whole(items(ctx, f)) {
 		if err != nil {
-			if err := a.brokenItem(err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		name := groupings[by](it)
 		if rows[name] == nil {

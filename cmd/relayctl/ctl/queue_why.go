@@ -66,12 +66,9 @@ func (a *app) why(cmd *cobra.Command, f admin.Filter) error {
 		plan = &known
 	}
 	items := 0
-	for it, err := range s.List(cmd.Context(), f) {
+	for it, err := range a.whole(s.List(cmd.Context(), f)) {
 		if err != nil {
-			if err := a.brokenItem(err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		items++
 		r := a.reasons(it, plan)

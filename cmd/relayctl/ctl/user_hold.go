@@ -120,12 +120,9 @@ func (c *change) purge(ctx context.Context, user relay.Address) error {
 // overLimit finds the items of a user that the limit holds, not those held by hand.
 func (c *change) overLimit(ctx context.Context, client *admin.Client, user relay.Address) (keys []string, t admin.Totals, err error) {
 	yes := true
-	for it, err := range client.List(ctx, admin.Filter{User: user.String(), Held: &yes}) {
+	for it, err := range c.whole(client.List(ctx, admin.Filter{User: user.String(), Held: &yes})) {
 		if err != nil {
-			if err := c.brokenItem(err); err != nil {
-				return nil, t, err
-			}
-			continue
+			return nil, t, err
 		}
 		if it.Hold != "" && !orders.IsRule(it.Hold) {
 			keys = append(keys, it.Key())
