@@ -27,12 +27,7 @@ func (a *app) authLs() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List who has tried wrong passwords within a day", Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			list, err := c.Guesses(cmd.Context())
+			list, err := ask(cmd.Context(), a, (*admin.Client).Guesses)
 			if err != nil {
 				return err
 			}

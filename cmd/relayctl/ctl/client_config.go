@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayd/relay"
+	"relayd/relay/admin"
 	"relayd/relay/autoconfig"
 )
 
@@ -55,12 +56,7 @@ func (a *app) clientSettings(ctx context.Context, user relay.Address) (s autocon
 	}
 	var hostname relay.Domain
 	if a.dataFlag != "" {
-		c, err := a.dial()
-		if err != nil {
-			return s, err
-		}
-		defer c.Close()
-		st, err := c.Status(ctx)
+		st, err := ask(ctx, a, (*admin.Client).Status)
 		if err != nil {
 			return s, err
 		}

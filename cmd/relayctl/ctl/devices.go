@@ -17,12 +17,7 @@ func (a *app) devices() *cobra.Command {
 		Use: "devices", Short: "List scanners, copiers and the like, with their last message and last error",
 		Long: devicesLong, Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			list, err := c.Devices(cmd.Context())
+			list, err := ask(cmd.Context(), a, (*admin.Client).Devices)
 			if err != nil {
 				return err
 			}

@@ -135,16 +135,6 @@ func keysOf(list []admin.Key, domain string) (found []admin.Key, err error) {
 	return found, nil
 }
 
-// withRelayd asks the running relayd.
-func (a *app) withRelayd(ask func(*admin.Client) error) error {
-	c, err := a.dial()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return ask(c)
-}
-
 func (a *app) changeKeys(ctx context.Context, o admin.KeyOrder, domain string, show func([]admin.Key) error) (err error) {
 	if o.Domain, err = relay.ParseDomain(domain); err != nil {
 		return usage("", "%s: %v", domain, err)

@@ -31,13 +31,11 @@ func (a *app) dmarcPending() *cobra.Command {
 one, and for how many of them DMARC did not pass. The reports leave in the hour after midnight, UTC.
 relayd must be running.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRelayd(func(c *admin.Client) error {
-				list, err := c.PendingReports(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return a.listPending(list)
-			})
+			list, err := ask(cmd.Context(), a, (*admin.Client).PendingReports)
+			if err != nil {
+				return err
+			}
+			return a.listPending(list)
 		},
 	}
 }
@@ -65,19 +63,17 @@ func (a *app) dmarcSend() *cobra.Command {
 		Long: `send does not wait for midnight: every domain gets the report of what has been gathered until now, and
 later another one of the rest of the day. relayd must be running.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRelayd(func(c *admin.Client) error {
-				sent, err := c.SendReports(cmd.Context())
-				switch {
-				case err != nil:
-					return err
-				case a.json:
-					return a.printJSON(sent)
-				}
-				if _, err := fmt.Fprintf(a.Stdout, "%d done\n", sent.Done); err != nil || sent.Left == 0 {
-					return err
-				}
-				return hint(fmt.Errorf("%d could not be sent just now", sent.Left), "relayd tries again within an hour; its log says why")
-			})
+			sent, err := ask(cmd.Context(), a, (*admin.Client).SendReports)
+			switch {
+			case err != nil:
+				return err
+			case a.json:
+				return a.printJSON(sent)
+			}
+			if _, err := fmt.Fprintf(a.Stdout, "%d done\n", sent.Done); err != nil || sent.Left == 0 {
+				return err
+			}
+			return hint(fmt.Errorf("%d could not be sent just now", sent.Left), "relayd tries again within an hour; its log says why")
 		},
 	}
 }

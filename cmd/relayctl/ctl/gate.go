@@ -18,12 +18,7 @@ func (a *app) gate() *cobra.Command {
 		Use: "gate", Short: "Show what the gate has refused, and how its lists are",
 		Long: gateLong, Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			g, err := c.Gate(cmd.Context())
+			g, err := ask(cmd.Context(), a, (*admin.Client).Gate)
 			if err != nil {
 				return err
 			}

@@ -65,12 +65,7 @@ func (a *app) listener(ctx context.Context, t transport, services []string) (end
 // told to listen elsewhere, those of the running relayd.
 func (a *app) listeners(ctx context.Context) ([]admin.Address, error) {
 	if a.dataFlag != "" || a.isDev() {
-		c, err := a.dial()
-		if err != nil {
-			return nil, err
-		}
-		defer c.Close()
-		st, err := c.Status(ctx)
+		st, err := ask(ctx, a, (*admin.Client).Status)
 		return st.Listeners, err
 	}
 	cfg, err := a.load()

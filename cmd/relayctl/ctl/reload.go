@@ -14,12 +14,7 @@ func (a *app) reload() *cobra.Command {
 	return &cobra.Command{
 		Use: "reload", Short: "Have relayd read its configuration and users again", Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			err = c.Reload(cmd.Context())
+			err := a.withRelayd(func(c *admin.Client) error { return c.Reload(cmd.Context()) })
 			if e, ok := errors.AsType[*admin.Error](err); ok && e.Code == http.StatusUnprocessableEntity {
 				fmt.Fprintln(a.Stderr, printableLines(e.Message))
 				return errors.New("relayd goes on with its old configuration")

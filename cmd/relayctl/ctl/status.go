@@ -13,12 +13,7 @@ func (a *app) status() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Say how relayd is", Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			st, err := c.Status(cmd.Context())
+			st, err := ask(cmd.Context(), a, (*admin.Client).Status)
 			if err != nil {
 				return err
 			}

@@ -72,6 +72,25 @@ func (a *app) dial() (*admin.Client, error) {
 	return c, err
 }
 
+// withRelayd asks the running relayd.
+func (a *app) withRelayd(ask func(*admin.Client) error) error {
+	c, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return ask(c)
+}
+
+// ask puts one question to the running relayd.
+func ask[T any](ctx context.Context, a *app, question func(*admin.Client, context.Context) (T, error)) (answer T, err error) {
+	err = a.withRelayd(func(c *admin.Client) error {
+		answer, err = question(c, ctx)
+		return err
+	})
+	return answer, err
+}
+
 // store is what can be read of a queue, by the socket or from its files.
 type store interface {
 	List(ctx context.Context, f admin.Filter) iter.Seq2[admin.Item, error]

@@ -23,13 +23,11 @@ func (a *app) tlsReportsLs() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List what has been counted and not been reported", Args: wants(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRelayd(func(c *admin.Client) error {
-				list, err := c.TLSReports(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return a.listTLSReports(list)
-			})
+			list, err := ask(cmd.Context(), a, (*admin.Client).TLSReports)
+			if err != nil {
+				return err
+			}
+			return a.listTLSReports(list)
 		},
 	}
 }
