@@ -47,6 +47,14 @@ func (a *app) openUsers(create bool) (store *users.Store, cfg *config.Config, er
 	return store, cfg, err
 }
 
+// openUser opens the users file for a verb about one user, which text names.
+func (a *app) openUser(text string, create bool) (store *users.Store, cfg *config.Config, user relay.Address, err error) {
+	if store, cfg, err = a.openUsers(create); err == nil {
+		user, err = address(text, cfg)
+	}
+	return store, cfg, users.Normalize(user), err
+}
+
 // makeDataDir lets users be added before relayd has run for the first time.
 func (a *app) makeDataDir(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -15,15 +15,10 @@ func (a *app) userAdd() *cobra.Command {
 		Example: "  relayctl user add ann@office.example\n  pass mail/ann | relayctl user add ann@office.example --password-stdin",
 		Args:    wants(false, "an ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, cfg, err := a.openUsers(true)
+			store, cfg, user, err := a.openUser(args[0], true)
 			if err != nil {
 				return err
 			}
-			user, err := address(args[0], cfg)
-			if err != nil {
-				return err
-			}
-			user = users.Normalize(user)
 			// Before somebody types a password twice for nothing.
 			if store.Exists(user) {
 				return userFailed(users.ErrExists, user)

@@ -37,15 +37,10 @@ func (a *app) userPasswd() *cobra.Command {
 				return usage("a verifier takes passwords, too; a secret for APOP is set by a call of its own",
 					"--scram, --argon2id, --apop and --no-apop exclude each other")
 			}
-			store, cfg, err := a.openUsers(false)
+			store, _, user, err := a.openUser(args[0], false)
 			if err != nil {
 				return err
 			}
-			user, err := address(args[0], cfg)
-			if err != nil {
-				return err
-			}
-			user = users.Normalize(user)
 			if !store.Exists(user) {
 				return userFailed(users.ErrUnknown, user)
 			}
