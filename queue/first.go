@@ -31,11 +31,11 @@ func (l layout) unclean() string { return filepath.Join(l.dir, "unclean") }
 // that cannot be written, no first attempt goes unrecorded.
 func (q *Queue) noteOpening() {
 	_, err := os.Lstat(q.layout.unclean())
-	q.crashed = err == nil
-	if errors.Is(err, fs.ErrNotExist) {
+	q.crashed = !errors.Is(err, fs.ErrNotExist) // in doubt it did
+	if !q.crashed {
 		var f *os.File
 		if f, err = os.OpenFile(q.layout.unclean(), os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
-			err = errors.Join(f.Close(), syncDir(q.dir))
+			err = errors.Join(f.Sync(), f.Close(), syncDir(q.dir))
 		}
 	}
 	if q.cautious = err != nil; q.cautious {

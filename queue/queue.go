@@ -288,6 +288,12 @@ func (q *Queue) Body(id relay.ID) (io.ReadSeekCloser, error) {
 	return b, nil
 }
 
+func (q *Queue) has(id relay.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.index.letters[id] != nil
+}
+
 func (q *Queue) openMended(id relay.ID) (*body, error) {
 	b, ok, err := q.openNew(id)
 	if !ok {
@@ -299,6 +305,9 @@ func (q *Queue) openMended(id relay.ID) (*body, error) {
 		}
 	}
 	if errors.Is(err, errBody) {
+		if !q.has(id) { // it left the queue, and its file with it, after we had looked for its record
+			return nil, fmt.Errorf("queue: body %s: %w", id, ErrNotFound)
+		}
 		if !q.isKept(id) {
 			kept := q.keepCorrupt(id)
 			q.log.Error("the text of a letter is damaged", "id", id, "err", err, "kept", q.corrupt(), "keep_err", kept)
@@ -319,6 +328,12 @@ func (q *Queue) commit(batch []*op) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			btx.Rollback() // or nobody would ever get another transaction
+			panic(p)
+		}
+	}()
 	id := btx.ID()
 	q.reserve.keep(btx.Size())
 	t := newTx(btx)

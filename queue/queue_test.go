@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -416,5 +417,37 @@ func TestSharedFlusherStaysOpen(t *testing.T) {
 	_, err = q.Drop(t.Context(), queue.Filter{})
 	if err == nil {
 		t.Error("Drop after Close")
+	}
+}
+
+// A letter that is dropped while somebody opens it is gone, and not damaged: its sender would be told of
+// a failure that nobody was to hear of.
+func TestBodyOfDroppedLetter(t *testing.T) {
+	f := newOffice(t)
+	for i := range 80 {
+		id := f.send("bob@a.example")
+		if i%2 == 0 {
+			f.list(queue.Filter{}) // it gets its record
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					b, err := f.q.Body(id)
+					if err == nil {
+						b.Close()
+						continue
+					}
+					if !errors.Is(err, queue.ErrNotFound) {
+						t.Error(err)
+					}
+					return
+				}
+			})
+		}
+		if n, err := f.q.Drop(t.Context(), queue.Filter{IDs: []relay.ID{id}}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		wg.Wait()
 	}
 }

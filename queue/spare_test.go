@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -126,5 +127,33 @@ func TestSparesDoNotComeBack(t *testing.T) {
 	}
 	if err := s.Abort(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file that could not be written, or flushed, is not given to the next letter: the disk may be bad there.
+func TestSparesAreSound(t *testing.T) {
+	f := newOffice(t)
+	f.sendText("Subject: first\r\n\r\n")
+	f.deliverAll()
+	if n := len(f.spares()); n != 1 {
+		t.Fatalf("%d spares, want the one", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := f.stage(envelope("bob@a.example"), text)
+	if err := s.Commit(ctx); err == nil {
+		t.Fatal("committed")
+	}
+	if err := s.Abort(); err != nil {
+		t.Error(err)
+	}
+	if got := append(f.spares(), f.files()...); len(got) != 0 {
+		t.Errorf("left: %q", got)
+	}
+	if err := f.stage(envelope("bob@a.example"), text).Abort(); err != nil {
+		t.Error(err)
+	}
+	if n := len(f.spares()); n != 1 {
+		t.Errorf("%d spares, want that of the letter that was only given up", n)
 	}
 }

@@ -20,6 +20,7 @@ type staged struct {
 	env   relay.Envelope
 	body  *bodyWriter
 	state stagedState
+	sick  bool // the file could not be written or flushed
 }
 
 type stagedState int
@@ -60,6 +61,7 @@ func (q *Queue) Stage(ctx context.Context, env relay.Envelope) (relay.Staged, er
 func (s *staged) Write(p []byte) (int, error) {
 	n, err := s.body.Write(p)
 	if err != nil {
+		s.sick = true
 		return n, failure("queue: stage "+string(s.env.ID), err)
 	}
 	return n, nil
@@ -73,6 +75,7 @@ func (s *staged) Commit(ctx context.Context) error {
 	}
 	s.state = flushing
 	if err := s.commit(ctx); err != nil {
+		s.sick = true
 		return failure("queue: commit "+string(s.env.ID), err)
 	}
 	s.q.ring()
@@ -156,7 +159,11 @@ func (s *staged) Abort() error {
 	}
 	s.body.release()
 	s.body.file.Close()
-	if err := s.q.spares.discard(s.env.ID, s.q.body(s.env.ID)); err != nil {
+	drop := s.q.spares.discard
+	if s.sick { // a spare with a bad block would fail letter after letter
+		drop = func(_ relay.ID, name string) error { return os.Remove(name) }
+	}
+	if err := drop(s.env.ID, s.q.body(s.env.ID)); err != nil {
 		return fmt.Errorf("queue: abort: %w", err)
 	}
 	return nil

@@ -2,6 +2,8 @@ package durable
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -33,8 +35,8 @@ type turn struct {
 }
 
 // NewGroup makes a Group whose commit gets at most limit items at once, those of Do in order of
-// arrival before those of DoWithin. commit returns nil when all of them are safe; its error fails
-// all of them alike.
+// arrival before those of DoWithin. commit returns nil when all of them are safe; its error, or a
+// panic, fails all of them alike.
 func NewGroup[T any](limit int, commit func([]T) error) *Group[T] {
 	return &Group[T]{commit: commit, limit: limit}
 }
@@ -103,7 +105,7 @@ func (g *Group[T]) lead() error {
 	for i, w := range batch {
 		items[i] = w.item
 	}
-	err := g.commit(items)
+	err := g.try(items)
 
 	g.mu.Lock()
 	if len(g.waiting) > 0 {
@@ -119,4 +121,15 @@ func (g *Group[T]) lead() error {
 		w.turn <- turn{err: err}
 	}
 	return err
+}
+
+// try makes an error of a panic: whoever recovers from it further up, as sessions do, would leave
+// everybody else waiting for ever.
+func (g *Group[T]) try(items []T) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("durable: panic in a commit: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return g.commit(items)
 }

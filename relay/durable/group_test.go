@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -107,6 +108,41 @@ func TestGroupTakesThePatientAlong(t *testing.T) {
 				t.Fatalf("batches %v, want next %v", batches, want)
 			}
 			batches = batches[1:]
+		}
+	})
+}
+
+// A panic in a commit is an error to everybody of its batch, and the next one is made all the same.
+func TestGroupOutlivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := durable.NewGroup(10, func(items []int) error {
+			time.Sleep(time.Second)
+			if slices.Contains(items, 2) {
+				panic("a page that is none")
+			}
+			return nil
+		})
+		errs := make([]error, 4)
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				defer func() {
+					if p := recover(); p != nil {
+						errs[i] = errors.New("panicked")
+					}
+				}()
+				if i == 3 {
+					time.Sleep(1500 * time.Millisecond)
+				}
+				errs[i] = g.Do(t.Context(), i)
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		for i, want := range []string{"", "a page that is none", "a page that is none", ""} {
+			if got := errs[i]; want == "" && got != nil || want != "" && (got == nil || !strings.Contains(got.Error(), want)) {
+				t.Errorf("item %d: %v", i, got)
+			}
 		}
 	})
 }
