@@ -49,21 +49,7 @@ const defaultRate = 500
 // devices reads the [[listen_device]] tables in their order; taken are the listeners there are
 // already.
 func (r *reader) devices(s section, c *Config, taken []listener) {
-	e := s.ask("listen_device")
-	if e == nil {
-		r.device(r.section(newTable(s.t.at), "listen_device"), nil, nil)
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
-	for _, item := range items {
-		t := s.section(s.tableOf(item, "[[listen_device]]"), "listen_device")
-		if item.kind == kindTable {
-			taken = r.device(t, c, taken)
-		}
-	}
+	tables(s, "listen_device", c, func(t section, c *Config) { taken = r.device(t, c, taken) })
 }
 
 // device reads one of them. Without a Config it only makes the names known.

@@ -54,21 +54,7 @@ func (r *reader) filters(s section, c *Config, folder string) {
 			r.warn(at, "", "there is no [filter.rspamd] to give letters a score, so junk_score changes nothing")
 		}
 	}
-	e := s.ask(FilterMilter)
-	if e == nil {
-		r.milter(s.section(newTable(s.t.at), "filter.milter"), nil, folder)
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
-	for _, item := range items {
-		t := s.section(s.tableOf(item, "[[filter.milter]]"), "filter.milter")
-		if item.kind == kindTable {
-			r.milter(t, c, folder)
-		}
-	}
+	tables(s, FilterMilter, c, func(t section, c *Config) { r.milter(t, c, folder) })
 }
 
 // milter reads one of them. Without a Config it only makes the names known.

@@ -96,24 +96,13 @@ func readBound(v *value) (int, *problem) {
 
 // gateLists reads the [[gate.list]] tables in their order.
 func (r *reader) gateLists(s section, g *Gate) {
-	e := s.ask("list")
-	if e == nil {
-		r.gateList(r.section(newTable(s.t.at), "gate.list"), nil)
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
-	for i, item := range items {
-		t := s.section(s.tableOf(item, "[[gate.list]]"), "gate.list")
-		if i == maxGateLists {
-			r.complain(item.at, wrong("a few good ones say as much", "there are more than %d lists, and every one is asked about every stranger", maxGateLists))
+	n := 0
+	tables(s, "list", g, func(t section, g *Gate) {
+		if n++; n == maxGateLists+1 {
+			r.complain(t.t.at, wrong("a few good ones say as much", "there are more than %d lists, and every one is asked about every stranger", maxGateLists))
 		}
-		if item.kind == kindTable {
-			r.gateList(t, g)
-		}
-	}
+		r.gateList(t, g)
+	})
 }
 
 // gateList reads one of them. Without a Gate it only makes the names known.

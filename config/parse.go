@@ -231,22 +231,8 @@ func (r *reader) log(s section, l *Log) {
 
 // routes reads the [[route]] tables in their order.
 func (r *reader) routes(s section, c *Config) {
-	e := s.ask("route")
-	if e == nil {
-		r.route(r.section(newTable(s.t.at), "route"), nil, nil)
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
 	seen := map[string]bool{}
-	for _, item := range items {
-		t := s.section(s.tableOf(item, "[[route]]"), "route")
-		if item.kind == kindTable {
-			r.route(t, c, seen)
-		}
-	}
+	tables(s, "route", c, func(t section, c *Config) { r.route(t, c, seen) })
 }
 
 func (r *reader) uselessPattern(p placed[string], c *Config, seen map[string]bool) {
@@ -313,23 +299,7 @@ func (r *reader) collision(a placed[hostPort], service string, taken []listener)
 }
 
 // outboundLimits reads the [[outbound.limit]] tables.
-func (r *reader) outboundLimits(s section, o *Outbound) {
-	e := s.ask("limit")
-	if e == nil {
-		r.outboundLimit(r.section(newTable(s.t.at), "outbound.limit"), nil)
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
-	for _, item := range items {
-		t := s.section(s.tableOf(item, "[[outbound.limit]]"), "outbound.limit")
-		if item.kind == kindTable {
-			r.outboundLimit(t, o)
-		}
-	}
-}
+func (r *reader) outboundLimits(s section, o *Outbound) { tables(s, "limit", o, r.outboundLimit) }
 
 // outboundLimit reads one; without an Outbound it only makes the names known.
 func (r *reader) outboundLimit(s section, o *Outbound) {

@@ -83,13 +83,37 @@ func (r *reader) section(t *table, path string) section {
 
 // sub is the table called name; an empty one where there is none.
 func (s section) sub(name string) section {
-	path := strings.TrimPrefix(s.path+"."+name, ".")
+	path := s.below(name)
 	e := s.ask(name)
 	if e == nil {
 		return s.section(newTable(s.t.at), path)
 	}
 	return s.section(s.tableOf(e.val, header(path)), path)
 }
+
+// tables reads the tables called name, [[name]] in the file, in their order and into c. Where there are
+// none it reads an empty one without c, which makes the names known.
+func tables[C any](s section, name string, c *C, read func(t section, c *C)) {
+	path := s.below(name)
+	e := s.ask(name)
+	if e == nil {
+		read(s.section(newTable(s.t.at), path), nil)
+		return
+	}
+	items := []*value{e.val}
+	if e.val.kind == kindList {
+		items = e.val.items
+	}
+	for _, item := range items {
+		t := s.section(s.tableOf(item, "[["+path+"]]"), path)
+		if item.kind == kindTable {
+			read(t, c)
+		}
+	}
+}
+
+// below is the path of a table in this one.
+func (s section) below(name string) string { return strings.TrimPrefix(s.path+"."+name, ".") }
 
 // tableOf is the table v holds. Anything else is complained about and read as an empty table.
 func (s section) tableOf(v *value, header string) *table {

@@ -38,25 +38,15 @@ func (r *reader) pair(s section, p *TLSPair, folder string, certs map[string]boo
 
 // pairs reads the [[tls.pair]] tables.
 func (r *reader) pairs(s section, c *Config, folder string, certs map[string]bool) {
-	e := s.ask("pair")
-	if e == nil {
-		r.pair(r.section(newTable(s.t.at), "tls.pair"), &TLSPair{}, folder, certs, "")
-		return
-	}
-	items := []*value{e.val}
-	if e.val.kind == kindList {
-		items = e.val.items
-	}
-	for _, item := range items {
-		t := s.section(s.tableOf(item, "[[tls.pair]]"), "tls.pair")
+	tables(s, "pair", c, func(t section, c *Config) {
 		var p TLSPair
 		switch {
 		case r.pair(t, &p, folder, certs, "a pair is two files; both names may be the same"):
 			c.TLSPairs = append(c.TLSPairs, p)
-		case item.kind == kindTable && t.t.get("cert") == nil && t.t.get("key") == nil:
+		case c != nil && t.t.get("cert") == nil && t.t.get("key") == nil:
 			r.complain(t.t.at, wrong(`add cert = "/etc/relayd/other.pem" and key = "/etc/relayd/other-key.pem"`, "this pair names no files"))
 		}
-	}
+	})
 }
 
 func (r *reader) acme(s section, c *Config) {
