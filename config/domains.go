@@ -23,12 +23,7 @@ func (r *reader) domains(s section, c *Config) {
 	g := graph{places: map[relay.Address]span{}, targets: map[relay.Address][]relay.Address{},
 		delimiter: c.SMTP.RecipientDelimiter}
 	for _, e := range all.t.entries {
-		e.used = true
-		r.dotted(e)
-		d, err := parseName(e.name)
-		if err != nil {
-			r.complain(e.at, err)
-		}
+		d := r.domainOf(e)
 		if _, twice := c.Domains[d]; twice {
 			r.complain(e.at, wrong("write everything about a domain into one table", "the domain %s is given twice", d))
 		}
@@ -47,6 +42,17 @@ func (r *reader) domains(s section, c *Config) {
 		r.complain(g.places[loop[0]], wrong("let one of them lead to a mailbox instead",
 			"the alias %q leads back to itself: %s", loop[0].Local, trail(loop)))
 	}
+}
+
+// domainOf is the domain that e is a table of; empty, after a complaint, where its name is none.
+func (r *reader) domainOf(e *entry) relay.Domain {
+	e.used = true
+	r.dotted(e)
+	d, err := parseName(e.name)
+	if err != nil {
+		r.complain(e.at, err)
+	}
+	return d
 }
 
 // dotted complains about [domains.office.example]: without its quotes the name is two keys.

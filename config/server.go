@@ -118,12 +118,7 @@ func (r *reader) relayDomains(s section, c *Config) {
 		r.relayDomain(s.section(newTable(s.t.at), "relay_domains.*"), "", nil)
 	}
 	for _, e := range all.t.entries {
-		e.used = true
-		r.dotted(e)
-		d, err := parseName(e.name)
-		if err != nil {
-			r.complain(e.at, err)
-		}
+		d := r.domainOf(e)
 		t := s.section(s.tableOf(e.val, fmt.Sprintf("[relay_domains.%q]", e.name)), "relay_domains.*")
 		rd := r.relayDomain(t, d, e)
 		_, ours := c.Domains[d]
