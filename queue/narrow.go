@@ -2,9 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"slices"
 
 	"relayd/relay"
@@ -49,18 +46,5 @@ func (q *Queue) narrowTrailer(ctx context.Context, id relay.ID) error {
 	for _, it := range items {
 		env.Rcpts = append(env.Rcpts, it.Rcpts...)
 	}
-	b, err := openBody(q.body(id), env.Size, sum)
-	if err != nil {
-		return ignoreNotFound(err)
-	}
-	defer b.Close()
-	f, err := os.CreateTemp(q.bodies(), string(id)+".*")
-	if err != nil {
-		return fmt.Errorf("queue: %w", err)
-	}
-	defer f.Close()
-	if err := copyBody(f, b, env); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return q.replaceBody(id, f.Name())
+	return q.rewriteBody(id, env, env.Size, sum)
 }

@@ -116,8 +116,8 @@ func (q *Queue) repairRecord(ctx context.Context, f Fault) error {
 	})
 }
 
-// repairTrailer writes a body file anew, with a trailer made from the records: it names the
-// recipients that still wait.
+// repairTrailer makes the trailer of a body file from the records: it names the recipients that still
+// wait.
 func (q *Queue) repairTrailer(ctx context.Context, id relay.ID) error {
 	items, err := q.Get(ctx, id)
 	if err != nil {
@@ -131,7 +131,13 @@ func (q *Queue) repairTrailer(ctx context.Context, id relay.ID) error {
 	for _, it := range items[1:] {
 		env.Rcpts = append(slices.Clone(env.Rcpts), it.Rcpts...)
 	}
-	b, err := openBody(q.body(id), h.size, h.sum)
+	return q.rewriteBody(id, env, h.size, h.sum)
+}
+
+// rewriteBody writes a body file anew, with env for its trailer; the letter in it has the given size
+// and checksum.
+func (q *Queue) rewriteBody(id relay.ID, env relay.Envelope, size int64, sum uint32) error {
+	b, err := openBody(q.body(id), size, sum)
 	if err != nil {
 		return ignoreNotFound(err)
 	}
