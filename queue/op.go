@@ -73,18 +73,7 @@ func (t *tx) put(k Key, record []byte) error {
 // patch writes the record old of k again with the state of h.
 func (t *tx) patch(k Key, old []byte, h header) error {
 	b := bytes.Clone(old)
-	b[1] = 0
-	if h.held {
-		b[1] |= flagHeld
-	}
-	if h.warned {
-		b[1] |= flagWarned
-	}
-	if h.scheduled {
-		b[1] |= flagScheduled
-	}
-	binary.BigEndian.PutUint32(b[6:], h.attempts)
-	binary.BigEndian.PutUint64(b[10:], uint64(h.next))
+	h.put(b)
 	binary.BigEndian.PutUint32(b[2:], recordSum(k.String(), b))
 	return t.put(k, b)
 }

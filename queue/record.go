@@ -64,22 +64,29 @@ func encode(it *Item, sum uint32) ([]byte, error) {
 	}
 	b := make([]byte, headerLen, headerLen+len(text))
 	b[0] = recordVersion
-	if it.Held {
-		b[1] |= flagHeld
-	}
-	if it.Warned {
-		b[1] |= flagWarned
-	}
-	if it.Scheduled {
-		b[1] |= flagScheduled
-	}
-	binary.BigEndian.PutUint32(b[6:], uint32(min(max(it.Attempts, 0), math.MaxInt32)))
-	binary.BigEndian.PutUint64(b[10:], uint64(nanos(it.Next)))
+	header{held: it.Held, warned: it.Warned, scheduled: it.Scheduled,
+		attempts: uint32(min(max(it.Attempts, 0), math.MaxInt32)), next: nanos(it.Next)}.put(b)
 	binary.BigEndian.PutUint64(b[18:], uint64(it.Size))
 	binary.BigEndian.PutUint32(b[26:], sum)
 	b = append(b, text...)
 	binary.BigEndian.PutUint32(b[2:], recordSum(it.Key().String(), b))
 	return b, nil
+}
+
+// put writes the state of h, all but size and sum, which never change, into a record.
+func (h header) put(record []byte) {
+	record[1] = 0
+	if h.held {
+		record[1] |= flagHeld
+	}
+	if h.warned {
+		record[1] |= flagWarned
+	}
+	if h.scheduled {
+		record[1] |= flagScheduled
+	}
+	binary.BigEndian.PutUint32(record[6:], h.attempts)
+	binary.BigEndian.PutUint64(record[10:], uint64(h.next))
 }
 
 // decodeHeader checks the record against its key and checksum and reads the header.
