@@ -141,7 +141,7 @@ func (s *session) denied(ctx context.Context, name string) {
 	s.server.count.loginErrors.Add(1)
 	s.log.Warn("refused", "user", printable(name), "err", relay.ErrDenied)
 	// What the client was told so far must not wait with this answer.
-	if s.flush() != nil || !sleep(ctx, s.server.cfg.Limits.FailedDelay) {
+	if s.flush() != nil || !relay.Sleep(ctx, s.server.cfg.Limits.FailedDelay) {
 		s.over = true
 		return
 	}

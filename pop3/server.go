@@ -202,7 +202,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 			s.turnAway(conn, implicitTLS, textTooManyConnections)
 		})
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		if !sleep(ctx, pause) {
+		if !relay.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -319,17 +319,5 @@ func (s *session) recover() {
 	if fault := recover(); fault != nil {
 		s.log.Error("a session broke", "err", fmt.Sprint(fault), "stack", string(debug.Stack()))
 		s.end()
-	}
-}
-
-// sleep waits, and says whether it could before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

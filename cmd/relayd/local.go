@@ -98,10 +98,8 @@ func (l *local) reportUntilDone(ctx context.Context, head []byte) error {
 			return err
 		}
 		l.h.log.Error("a report could not be submitted, trying again", "from", l.from, "err", err)
-		select {
-		case <-ctx.Done():
+		if !relay.Sleep(ctx, 10*time.Second) {
 			return err
-		case <-time.After(10 * time.Second):
 		}
 	}
 }

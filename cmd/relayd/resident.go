@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relayd/relay"
 )
 
 // settled is when a start is over: listeners serve, keys are made, the first look-ups are done.
@@ -19,10 +21,8 @@ const settled = time.Second
 // for each that is touched, so that three quarters of what relayd takes at rest would be code that
 // never runs again. What is needed comes back from the page cache.
 func forgetStart(ctx context.Context) {
-	select {
-	case <-ctx.Done():
+	if !relay.Sleep(ctx, settled) {
 		return
-	case <-time.After(settled):
 	}
 	debug.FreeOSMemory()
 	unmapProgram()

@@ -49,12 +49,8 @@ func (s *Sender) Run(ctx context.Context) {
 		if left := s.Send(ctx, day(now)); left > 0 {
 			wait = min(wait, retry)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !relay.Sleep(ctx, wait) {
 			return
-		case <-timer.C:
 		}
 	}
 }

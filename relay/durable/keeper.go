@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"relayd/relay"
 )
 
 // keeperPause is the least time between two writes of a Keeper: what a crash may cost.
@@ -51,11 +53,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.log.Warn("a file cannot be written, and is tried again", "file", k.path, "err", err)
 			k.Changed()
 		}
-		timer := time.NewTimer(keeperPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !relay.Sleep(ctx, keeperPause) {
 			return
 		}
 	}

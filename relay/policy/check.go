@@ -17,14 +17,7 @@ func (ks *Keys) Run(ctx context.Context) {
 	if len(ks.list()) > 0 {
 		wait = 0
 	}
-	for {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+	for relay.Sleep(ctx, wait) {
 		wait = ks.round(ctx)
 	}
 }

@@ -164,10 +164,8 @@ func (f passwdFile) locked(ctx context.Context, do func() error) error {
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return os.NewSyscallError("flock", err)
 		}
-		select {
-		case <-ctx.Done():
+		if !relay.Sleep(ctx, 10*time.Millisecond) {
 			return fmt.Errorf("somebody else is editing the file: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

@@ -201,18 +201,10 @@ func tooMany(wait time.Duration) error {
 
 // wait returns when it is the try's turn, or with the error of ctx.
 func (p *try) wait(ctx context.Context) error {
-	d := time.Until(p.turn)
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if d := time.Until(p.turn); d > 0 && !relay.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // right takes back what was counted, and remembers that this user comes from there.
