@@ -19,14 +19,23 @@ import (
 // smallDisk mounts an ext4 file system of so many MB and inodes at dir until the test ends.
 func smallDisk(t *testing.T, dir string, megabytes, inodes int) *disk {
 	t.Helper()
-	d := &disk{t: t, image: filepath.Join(t.TempDir(), "image"), dir: dir}
+	return newDisk(t, dir, megabytes, "mke2fs", "-q", "-t", "ext4", "-m", "0", "-N", fmt.Sprint(inodes))
+}
+
+// newDisk mounts the file system of so many MB that a command makes at dir until the test ends.
+func newDisk(t *testing.T, dir string, megabytes int, mkfs ...string) *disk {
+	t.Helper()
+	d := &disk{t: t, image: filepath.Join(t.TempDir(), "image"), dir: dir, options: "loop"}
+	if mkfs[0] == "mke2fs" {
+		d.options += ",errors=remount-ro"
+	}
 	if err := os.WriteFile(d.image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(d.image, int64(megabytes)<<20); err != nil {
 		t.Fatal(err)
 	}
-	d.run("mke2fs", "-q", "-t", "ext4", "-m", "0", "-N", fmt.Sprint(inodes), d.image)
+	d.run(mkfs[0], append(mkfs[1:], d.image)...)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +47,7 @@ func smallDisk(t *testing.T, dir string, megabytes, inodes int) *disk {
 type disk struct {
 	t          *testing.T
 	image, dir string
+	options    string
 	filler     int
 }
 
@@ -50,7 +60,7 @@ func (d *disk) run(name string, args ...string) string {
 	return out
 }
 
-func (d *disk) mount() { d.t.Helper(); d.run("mount", "-o", "loop,errors=remount-ro", d.image, d.dir) }
+func (d *disk) mount() { d.t.Helper(); d.run("mount", "-o", d.options, d.image, d.dir) }
 
 // repair takes the file system away, has it checked as at a boot, and brings it back.
 func (d *disk) repair() {
@@ -120,7 +130,12 @@ type stricken struct {
 func strike(t *testing.T, floor string) *stricken {
 	t.Helper()
 	dir := t.TempDir()
-	b := &stricken{disk: smallDisk(t, filepath.Join(dir, "data"), 24, 1024), refused: map[string]int{}}
+	return strikeOn(t, dir, smallDisk(t, filepath.Join(dir, "data"), 24, 1024), floor)
+}
+
+func strikeOn(t *testing.T, dir string, disk *disk, floor string) *stricken {
+	t.Helper()
+	b := &stricken{disk: disk, refused: map[string]int{}}
 	dns := relaytest.ServeDNS(t, "partner.test. MX 10 mx.partner.test.\nmx.partner.test. A 127.0.0.5\n")
 	port := freePort()
 	b.peer = fmt.Sprintf("127.0.0.5:%d", port)

@@ -98,14 +98,21 @@ func TestFlushSurvivesPowerCut(t *testing.T) {
 			if err := f.Flush(t.Context(), durable.Write{Files: []*os.File{letter}, Dirs: dirs}); err != nil {
 				t.Fatal(err)
 			}
+			single := create(t, filepath.Join(dir, "tmp", "b"), text)
+			if err := os.Rename(single.Name(), filepath.Join(dir, "new", "b")); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Flush(t.Context(), durable.Write{Files: []*os.File{single}, Dirs: dirs[:1]}); err != nil {
+				t.Fatal(err)
+			}
 			cut := filepath.Join(top, "cut")
 			if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", image, cut).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			mount(t, cut, after, "ext4", "loop")
-			for _, sub := range []string{"new", "other"} {
-				if got, err := os.ReadFile(filepath.Join(after, sub, "a")); err != nil || !bytes.Equal(got, text) {
-					t.Errorf("%s: %d octets, %v", sub, len(got), err)
+			for _, name := range []string{"new/a", "other/a", "new/b"} {
+				if got, err := os.ReadFile(filepath.Join(after, name)); err != nil || !bytes.Equal(got, text) {
+					t.Errorf("%s: %d octets, %v", name, len(got), err)
 				}
 			}
 		})

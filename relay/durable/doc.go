@@ -6,10 +6,11 @@
 // A letter is written under its temporary name, renamed to its final one, and then one syncfs(2)
 // of the file system carries data, names and directories for everybody who came meanwhile. There
 // is no delay when alone: the first to arrive flushes at once, those who arrive during a flush
-// are flushed together by the next. On XFS, and on ext4 with a journal, whoever is alone flushes with
-// an fsync of its file, which brings its names along and leaves other programs' data out. Where syncfs cannot be
-// trusted, or has become slow because another program fills the same file system, each letter
-// costs an fsync of the file and one of each directory instead, run side by side.
+// are flushed together by the next. On XFS and ext4 whoever is alone flushes with an fsync of its
+// file, which brings its names along and leaves other programs' data out; on ext4 without a journal
+// only a letter with one name is flushed so. Where syncfs cannot be trusted, or has become slow
+// because another program fills the same file system, each letter costs an fsync of the file and one
+// of each directory instead, run side by side.
 //
 // The choice was made by BenchmarkDesigns, letters of 10 KiB a second with 1 / 10 / 50 writers, on two
 // cores in November 2026, ext4 first, then XFS in a loop device, then tmpfs for what is not the disk:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,12 +27,12 @@ type Flusher struct {
 	root  *os.File // an open descriptor, because the kernel reports each syncfs error once for each
 	group *Group[Write]
 
+	carried int // in how many directories the fsync of a file makes its names durable
+
 	// slow is set while syncfs is not worth it: before Linux 5.8 it hides write errors, and on a
 	// file system that another program is filling it waits for all of that program's data too.
 	never bool
-	// ordered: one journal commit carries a file's data and every name made before.
-	ordered bool
-	slow    atomic.Int64 // unix nanoseconds until which to fsync file by file
+	slow  atomic.Int64 // unix nanoseconds until which to fsync file by file
 }
 
 // syncfs slower than patience is given up for backoff in favour of single fsyncs.
@@ -49,7 +50,7 @@ func NewFlusher(dir string) (*Flusher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("durable: %w", err)
 	}
-	f := &Flusher{root: root, never: !syncfsReportsErrors(), ordered: isOrdered(root)}
+	f := &Flusher{root: root, never: !syncfsReportsErrors(), carried: carriedNames(root)}
 	f.group = NewGroup(maxBatch, f.flush)
 	return f, nil
 }
@@ -68,7 +69,7 @@ func (f *Flusher) Flush(ctx context.Context, w Write) error {
 func (f *Flusher) Close() error { return f.root.Close() }
 
 func (f *Flusher) flush(batch []Write) error {
-	if f.ordered && len(batch) == 1 && len(batch[0].Files) == 1 {
+	if len(batch) == 1 && len(batch[0].Files) == 1 && len(batch[0].Dirs) <= f.carried {
 		return batch[0].Files[0].Sync()
 	}
 	now := time.Now()
@@ -153,28 +154,41 @@ func syncDir(name string) error {
 	return d.Sync()
 }
 
-// isOrdered says whether the file system is one whose journal is a single sequence of
-// transactions, and on which fsync of a file writes that sequence up to the file's last change. A
-// rename or link changes the file too (its ctime), and the directory in the same transaction; a
-// directory that was made earlier stands in an earlier one. ext4 without a journal, and ext2, are not:
-// there fsync leaves out the name that a file was renamed to.
-func isOrdered(root *os.File) bool {
+// carriedNames says in how many directories the fsync of a file makes its names durable with it: in all
+// where the journal is a single sequence of transactions, which fsync writes up to the file's last
+// change. A rename or link changes the file too (its ctime), and the directory in the same transaction;
+// a directory that was made earlier stands in an earlier one. ext4 without a journal flushes the
+// directory that a file was put in last, and only that.
+func carriedNames(root *os.File) int {
 	var fs unix.Statfs_t
 	var file unix.Stat_t
 	if unix.Fstatfs(int(root.Fd()), &fs) != nil || unix.Fstat(int(root.Fd()), &file) != nil {
-		return false
+		return 0
 	}
-	return fs.Type == unix.XFS_SUPER_MAGIC || fs.Type == unix.EXT4_SUPER_MAGIC && hasJournal("/sys", file.Dev)
+	switch fs.Type {
+	case unix.XFS_SUPER_MAGIC:
+		return math.MaxInt
+	case unix.EXT4_SUPER_MAGIC: // which ext2 and ext3 have too
+		return carriedByExt4("/sys", file.Dev)
+	}
+	return 0
 }
 
-// hasJournal says whether the ext4 on a device has a journal; false where sysfs does not tell.
-func hasJournal(sys string, dev uint64) bool {
+// carriedByExt4 asks whether the ext4 on a device has a journal; where sysfs does not tell, it may be
+// another driver's.
+func carriedByExt4(sys string, dev uint64) int {
 	device, err := os.Readlink(filepath.Join(sys, "dev", "block", fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))))
 	if err != nil {
-		return false
+		return 0
 	}
 	task, err := os.ReadFile(filepath.Join(sys, "fs", "ext4", filepath.Base(device), "journal_task"))
-	return err == nil && strings.TrimSpace(string(task)) != "<none>"
+	switch {
+	case err != nil:
+		return 0
+	case strings.TrimSpace(string(task)) == "<none>":
+		return 1
+	}
+	return math.MaxInt
 }
 
 // syncfsReportsErrors: since Linux 5.8 syncfs returns write-back errors (syncfs(2)).

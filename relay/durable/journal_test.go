@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Only where the kernel names its journal's task does one fsync carry everything before it.
-func TestHasJournal(t *testing.T) {
+// Only where the kernel names its journal's task does one fsync carry every name before it.
+func TestCarriedNames(t *testing.T) {
 	t.Parallel()
 	dev := unix.Mkdev(254, 3)
-	for task, want := range map[string]bool{"1234\n": true, "0\n": true, "<none>\n": false, "": false} {
+	for task, want := range map[string]int{"1234\n": math.MaxInt, "0\n": math.MaxInt, "<none>\n": 1, "": 0} {
 		sys := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(sys, "dev", "block"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if hasJournal(sys, dev) {
-			t.Error("a device that sysfs does not know has a journal")
+		if carriedByExt4(sys, dev) > 0 {
+			t.Error("a device that sysfs does not know carries names")
 		}
 		if err := os.Symlink("../../devices/virtual/block/dm-3", filepath.Join(sys, "dev", "block", "254:3")); err != nil {
 			t.Fatal(err)
@@ -32,8 +33,8 @@ func TestHasJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := hasJournal(sys, dev); got != want {
-			t.Errorf("%q: %v", task, got)
+		if got := carriedByExt4(sys, dev); got != want {
+			t.Errorf("%q: %d", task, got)
 		}
 	}
 }
