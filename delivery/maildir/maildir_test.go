@@ -29,7 +29,7 @@ var (
 	eve = relay.Address{Local: "eve", Domain: "branch.example"}
 )
 
-func open(t testing.TB, root string) *maildir.Store {
+func open(t testing.TB, root string, options ...maildir.Option) *maildir.Store {
 	t.Helper()
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func open(t testing.TB, root string) *maildir.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { flush.Close() })
-	s, err := maildir.Open(root, "mail.office.example", flush, slog.New(slog.DiscardHandler))
+	s, err := maildir.Open(root, "mail.office.example", flush, slog.New(slog.DiscardHandler), options...)
 	if err != nil {
 		t.Fatal(err)
 	}

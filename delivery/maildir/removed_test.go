@@ -3,7 +3,6 @@ package maildir_test
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,25 +11,12 @@ import (
 	"time"
 
 	"relayd/delivery/maildir"
-	"relayd/relay/durable"
 )
 
 // keeping is a store that keeps removed letters for a time.
 func keeping(t testing.TB, root string, keep time.Duration, options ...maildir.Option) *maildir.Store {
 	t.Helper()
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	flush, err := durable.NewFlusher(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := maildir.Open(root, "mail.office.example", flush, slog.New(slog.DiscardHandler), append(options, maildir.WithUndelete(keep))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close(); flush.Close() })
-	return s
+	return open(t, root, append(options, maildir.WithUndelete(keep))...)
 }
 
 var client = netip.MustParseAddr("192.0.2.7")
