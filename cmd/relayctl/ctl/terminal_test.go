@@ -89,10 +89,8 @@ func TestConfirmation(t *testing.T) {
 	newTerminal("").run(t, 0, "--data-dir", s.dir, "queue", "retry", "0")
 }
 
-// What is dropped is what was shown: a letter that came meanwhile was not confirmed.
-func TestConfirmationIsForWhatWasShown(t *testing.T) {
-	t.Parallel()
-	s := serving(t)
+// hesitating is a terminal whose user says yes when one more letter to one.example has come.
+func hesitating(s *stage) *terminal {
 	term := newTerminal("")
 	term.Stdin = readFunc(func(p []byte) (int, error) {
 		if _, err := s.letter("ann@office.example", []string{"late@one.example"}, 0, "Subject: late\n\n"); err != nil {
@@ -100,6 +98,14 @@ func TestConfirmationIsForWhatWasShown(t *testing.T) {
 		}
 		return copy(p, "y\n"), nil
 	})
+	return term
+}
+
+// What is dropped is what was shown: a letter that came meanwhile was not confirmed.
+func TestConfirmationIsForWhatWasShown(t *testing.T) {
+	t.Parallel()
+	s := serving(t)
+	term := hesitating(s)
 	term.run(t, 0, "--data-dir", s.dir, "queue", "drop", "--domain", "one.example")
 	if term.out.String() != "dropped 2 items\n" || s.queue.Stats().Items != 2 {
 		t.Errorf("%q, %+v", term.out.String(), s.queue.Stats())
@@ -110,13 +116,7 @@ func TestConfirmationIsForWhatWasShown(t *testing.T) {
 func TestEditIsForWhatWasShown(t *testing.T) {
 	t.Parallel()
 	s := serving(t)
-	term := newTerminal("")
-	term.Stdin = readFunc(func(p []byte) (int, error) {
-		if _, err := s.letter("ann@office.example", []string{"late@one.example"}, 0, "Subject: late\n\n"); err != nil {
-			return 0, err
-		}
-		return copy(p, "y\n"), nil
-	})
+	term := hesitating(s)
 	term.run(t, 0, "--data-dir", s.dir, "queue", "edit", "--domain", "one.example", "--set-sender", "eve@office.example")
 	if out := term.out.String(); !strings.HasPrefix(out, "edited 2 items\n") || strings.Count(out, "\n") != 3 {
 		t.Errorf("said %q", out)
