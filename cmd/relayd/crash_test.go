@@ -203,18 +203,24 @@ func (c *crashRun) burst(at string, after time.Duration) {
 	c.ledger.checkLocal(at)
 }
 
+// emptyQueue has all that waits tried until nothing is left; ctl is relayctl.
+func emptyQueue(t *testing.T, ctl func(stdin string, args ...string) string, within time.Duration) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(within); ctl("", "--json", "queue", "ls") != ""; <-tick.C {
+		ctl("", "queue", "retry", "--all", "--yes")
+		if time.Now().After(deadline) {
+			t.Fatalf("the queue does not empty:\n%s", ctl("", "queue", "ls"))
+		}
+	}
+}
+
 // finish starts the daemon once more, lets it bring everything out, and counts.
 func (c *crashRun) finish() {
 	c.t.Helper()
 	d := c.launch()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(4 * patience); c.ctl("", "--json", "queue", "ls") != ""; <-tick.C {
-		c.ctl("", "queue", "retry", "--all", "--yes")
-		if time.Now().After(deadline) {
-			c.t.Fatalf("the queue does not empty:\n%s", c.ctl("", "queue", "ls"))
-		}
-	}
+	emptyQueue(c.t, c.ctl, 4*patience)
 	if err := d.stop(); err != nil {
 		c.t.Errorf("%v\n%s", err, d.log.String())
 	}

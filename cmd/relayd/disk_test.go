@@ -238,14 +238,7 @@ func (b *stricken) correspondent() *relaytest.MXServer {
 // and nothing else; taken is what ann has collected and deleted before.
 func (b *stricken) account(mx *relaytest.MXServer, taken string) {
 	b.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * patience); b.ctl("", "--json", "queue", "ls") != ""; <-tick.C {
-		b.ctl("", "queue", "retry", "--all", "--yes")
-		if time.Now().After(deadline) {
-			b.t.Fatalf("the queue does not empty:\n%s", b.ctl("", "queue", "ls"))
-		}
-	}
+	emptyQueue(b.t, b.ctl, 2*patience)
 	inbox, sink := taken+b.collect(false), ""
 	for _, l := range mx.Letters() {
 		sink += string(l.Body)

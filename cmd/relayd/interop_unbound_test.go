@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,42 +119,9 @@ remote-control:
   control-enable: no
 `, dir, port, key))
 	addr = fmt.Sprintf("127.0.0.1:%d", port)
-	startUnbound(t, dir, addr)
+	background(t, nil, "unbound", "-d", "-p", "-c", filepath.Join(dir, "unbound.conf"))
+	awaitPort(t, addr) // it listens over TCP too, before it answers
 	return addr
-}
-
-func startUnbound(t *testing.T, dir, addr string) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("unbound", "-d", "-p", "-c", filepath.Join(dir, "unbound.conf"))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		log.Close()
-		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("unbound said:\n%s", text)
-		}
-	})
-	// It listens over TCP too, before it answers.
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("unbound does not listen: %v", err)
-		}
-	}
 }
 
 // DANE with a real validating resolver: a key that the signed zone names gets the letter, also behind an alias;

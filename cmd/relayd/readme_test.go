@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -538,14 +537,5 @@ func TestREADMERooms(t *testing.T) {
 func TestREADMEMetrics(t *testing.T) {
 	t.Parallel()
 	o := openDevOffice(t, "--listen", "metrics=127.0.0.1:0")
-	resp, err := http.Get("http://" + o.addrs["metrics"] + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s, %v", resp.Status, err)
-	}
-	wantAll(t, string(text), `^relayd_`)
+	wantAll(t, scraped(t, o.addrs["metrics"]), `^relayd_`)
 }
