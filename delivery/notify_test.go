@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relayd/delivery"
+	"relayd/queue"
 	"relayd/relay"
 )
 
@@ -75,19 +76,26 @@ func TestNotifyNeverOfDelays(t *testing.T) {
 	})
 }
 
+// wantBack has the sender of a queued letter want the whole of it back, and whatever also says.
+func (h *house) wantBack(k queue.Key, also func(*queue.Item)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	it := h.items[k]
+	body, _ := h.Body(k.ID)
+	it.Size, _ = body.Seek(0, 2)
+	it.Ret = relay.RetFull
+	also(it)
+}
+
 // RET=FULL gives the letter back whole, to whoever asked for that.
 func TestReturnsTheWholeLetter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHouse(t)
 		h.deliver = answer
 		k := h.put("ann@office.example", "bad@partner.example")
-		h.mu.Lock()
-		it := h.items[k]
-		body, _ := h.Body(k.ID)
-		it.Size, _ = body.Seek(0, 2)
-		it.Ret, it.EnvID = relay.RetFull, "note 7"
-		it.Rcpts[0].ORcpt = "rfc822;boss@office.example"
-		h.mu.Unlock()
+		h.wantBack(k, func(it *queue.Item) {
+			it.EnvID, it.Rcpts[0].ORcpt = "note 7", "rfc822;boss@office.example"
+		})
 		stop := h.run()
 		synctest.Wait()
 		stop()
@@ -106,12 +114,7 @@ func TestReportsKeepRequireTLS(t *testing.T) {
 		h := newHouse(t)
 		h.deliver = answer
 		k := h.put("ann@office.example", "bad@partner.example")
-		h.mu.Lock()
-		it := h.items[k]
-		body, _ := h.Body(k.ID)
-		it.Size, _ = body.Seek(0, 2)
-		it.Ret, it.RequireTLS = relay.RetFull, true
-		h.mu.Unlock()
+		h.wantBack(k, func(it *queue.Item) { it.RequireTLS = true })
 		stop := h.run()
 		synctest.Wait()
 		stop()
