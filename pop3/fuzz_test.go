@@ -26,14 +26,7 @@ func FuzzPOP3(f *testing.F) {
 			box := letters("Subject: x\n\n.\nbody", "b\r\n")
 			cfg := config(box)
 			cfg.TLS = nil // a handshake on random octets says nothing
-			s, ln := pop3.New(cfg), newPipeListener()
-			ctx, stop := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- s.Serve(ctx, ln, false) }()
-			ours, theirs := net.Pipe()
-			ln.conns <- addrConn{theirs, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
-			replies := make(chan []byte)
-			go func() { b, _ := io.ReadAll(ours); replies <- b }()
+			ours, replies, end := piped(t, pop3.New(cfg))
 			for rest := input; len(rest) > 0; {
 				n := min(int(piece)+1, len(rest))
 				if _, err := ours.Write(rest[:n]); err != nil {
@@ -53,10 +46,26 @@ func FuzzPOP3(f *testing.F) {
 			if box.open {
 				t.Error("the maildrop is still open")
 			}
-			stop()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			end()
 		})
 	})
+}
+
+// piped is a client of s, which serves nobody else; heard is all that s said, once conn is closed, and
+// end stops s.
+func piped(t *testing.T, s *pop3.Server) (conn net.Conn, heard <-chan []byte, end func()) {
+	ln := newPipeListener()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln, false) }()
+	ours, theirs := net.Pipe()
+	ln.conns <- addrConn{theirs, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+	said := make(chan []byte)
+	go func() { b, _ := io.ReadAll(ours); said <- b }()
+	return ours, said, func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -194,14 +194,8 @@ func FuzzLogin(f *testing.F) {
 			box := letters("Subject: x\n\nbody")
 			cfg := config(box)
 			cfg.TLS, cfg.Auth = nil, auth
-			s, ln := pop3.New(cfg), newPipeListener()
-			ctx, stop := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- s.Serve(ctx, ln, false) }()
-			ours, theirs := net.Pipe()
-			ln.conns <- addrConn{theirs, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
-			heard := make(chan []byte)
-			go func() { b, _ := io.ReadAll(ours); heard <- b }()
+			s := pop3.New(cfg)
+			ours, heard, end := piped(t, s)
 			ours.Write(input)
 			synctest.Wait()
 			if s.Stats().Logins > 0 || box.open {
@@ -211,10 +205,7 @@ func FuzzLogin(f *testing.F) {
 			if got := <-heard; len(got) > 100*(len(input)+1)+1000 {
 				t.Errorf("%d octets of answers", len(got))
 			}
-			stop()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			end()
 			auth.Forgive(relay.Address{}, netip.Addr{})
 		})
 	})
