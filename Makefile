@@ -24,7 +24,7 @@ check: ## gofmt, vet, staticcheck, tests with the race detector (needs gcc)
 	$(GO) run $(STATICCHECK) ./...
 	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race ./...
 
-fuzz: ## every fuzz target for FUZZTIME each
+fuzz: ## every fuzz target for FUZZTIME each; with FUZZ_UNTIL (seconds since 1970) the ones that matter most share the time till then
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 crash: ## 200 kills at random moments and 200 at named steps, and every letter counted
