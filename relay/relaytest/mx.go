@@ -36,8 +36,6 @@ type MXServer struct {
 	uses       map[string]int // of each rule, and address where that counts
 	conns      map[net.Conn]bool
 	closed     bool
-	sessions   int
-	most       int // sessions at the same time, at most
 	count      int
 	letters    []MXLetter
 	commands   []string
@@ -164,13 +162,6 @@ func (s *MXServer) Wait(ctx context.Context, n int) error {
 	}
 }
 
-// Sessions says how many connections there were, and how many at the same time at most.
-func (s *MXServer) Sessions() (all, most int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions, s.most
-}
-
 // Commands returns the command lines of all sessions in order of arrival.
 func (s *MXServer) Commands() []string {
 	s.mu.Lock()
@@ -229,8 +220,6 @@ func (s *MXServer) enter(c net.Conn) bool {
 		return false
 	}
 	s.conns[c] = true
-	s.sessions++
-	s.most = max(s.most, len(s.conns))
 	return true
 }
 
