@@ -17,7 +17,7 @@ import (
 const (
 	defaultTimeout = 5 * time.Second  // for one server to answer once
 	defaultRounds  = 2                // how often every server is asked
-	defaultTotal   = 20 * time.Second // for the whole question, aliases and TCP included
+	maxTotal       = 20 * time.Second // for the whole question, aliases and TCP included
 	maxTries       = 8
 	maxAliases     = 8
 	maxInFlight    = 256 // questions at the same time, each a socket
@@ -32,7 +32,6 @@ type Resolver struct {
 	trustAD bool
 	timeout time.Duration
 	rounds  int
-	total   time.Duration
 	cache   *cache
 	places  chan struct{} // a place for each question in flight
 
@@ -71,9 +70,6 @@ func Timeout(d time.Duration) Option { return func(r *Resolver) { r.timeout = d 
 // Rounds sets how often each server is asked before the question is given up.
 func Rounds(n int) Option { return func(r *Resolver) { r.rounds = max(n, 1) } }
 
-// Total sets how long a question may take with everything it needs.
-func Total(d time.Duration) Option { return func(r *Resolver) { r.total = d } }
-
 // CacheSize sets how many octets of answers are kept at most; 0 keeps none.
 func CacheSize(octets int) Option { return func(r *Resolver) { r.cache = newCache(octets) } }
 
@@ -89,7 +85,6 @@ func New(servers []netip.AddrPort, opts ...Option) (*Resolver, error) {
 		servers: newServerList(servers),
 		timeout: defaultTimeout,
 		rounds:  defaultRounds,
-		total:   defaultTotal,
 		cache:   newCache(defaultCacheSize),
 		places:  make(chan struct{}, maxInFlight),
 		flights: map[question]*flight{},
@@ -160,7 +155,7 @@ func (r *Resolver) answer(ctx context.Context, q question) (answer, error) {
 }
 
 // join returns the flight of q, starting it if there is none. The flight does not end when the
-// first who asked leaves, because others may be waiting; r.total ends it.
+// first who asked leaves, because others may be waiting; maxTotal ends it.
 func (r *Resolver) join(q question) (*flight, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,7 +172,7 @@ func (r *Resolver) join(q question) (*flight, error) {
 }
 
 func (r *Resolver) fly(q question, f *flight) {
-	ctx, cancel := context.WithTimeout(r.ctx, r.total)
+	ctx, cancel := context.WithTimeout(r.ctx, maxTotal)
 	defer cancel()
 	select {
 	case r.places <- struct{}{}:
