@@ -72,18 +72,6 @@ func (d Domain) Literal() netip.Addr {
 	return addr
 }
 
-// Unicode is the domain as people write it, for reports and listings.
-func (d Domain) Unicode() string {
-	if !strings.Contains(string(d), "xn--") {
-		return string(d)
-	}
-	u, err := idna.Display.ToUnicode(string(d))
-	if err != nil {
-		return string(d)
-	}
-	return u
-}
-
 func parseLiteral(s string) (Domain, error) {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	if !ok || len(s) > MaxDomain {

@@ -55,15 +55,6 @@ func ParseID(s string) (ID, error) {
 	return ID(s), nil
 }
 
-// Time is when the letter was accepted, to the millisecond.
-func (id ID) Time() time.Time {
-	var ms int64
-	for i := range min(10, len(id)) {
-		ms = ms<<5 | int64(max(idValue(id[i]), 0))
-	}
-	return time.UnixMilli(ms)
-}
-
 // idValues is idAlphabet the other way round: a queue of 20,000 letters reads 320,000 characters at its
 // start. -1 is none of them.
 var idValues = func() (values [256]int8) {
