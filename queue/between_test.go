@@ -1,6 +1,8 @@
 package queue_test
 
 import (
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,5 +128,80 @@ func TestOperatorDuringFirstAttempt(t *testing.T) {
 				t.Errorf("settled: attempt %d, next %v; want 1, %v", got.Attempts, got.Next, it.Next)
 			}
 		})
+	}
+}
+
+// A letter that is withdrawn while its records are being written leaves neither records nor a file.
+func TestYoungLetterWithdrawnWhileRecorded(t *testing.T) {
+	f := newOffice(t)
+	f.close()
+	var s relay.Staged
+	var armed atomic.Bool
+	gone := make(chan error, 1)
+	q, err := queue.Open(f.dir, queue.Options{Step: func(name string) {
+		if name == "queue: applied" && armed.CompareAndSwap(true, false) {
+			go func() { gone <- s.Abort() }()
+			select {
+			case err := <-gone: // before the records are there, and nobody would take them away
+				gone <- err
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.q = q
+	s = f.stage(envelope("bob@a.example"), text)
+	if err := s.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	f.list(queue.Filter{})
+	if err := <-gone; err != nil {
+		t.Error(err)
+	}
+	is(t, "the queue", keysOf(f.list(queue.Filter{})))
+	is(t, "the files", f.files())
+	is(t, "after a crash", keysOf(f.crash().list(queue.Filter{})))
+}
+
+// A letter of the future that a crash found without its records does not leave before its time.
+func TestFutureLetterTakenIn(t *testing.T) {
+	f := newOffice(t)
+	f.send("bob@a.example")
+	f.list(queue.Filter{})
+	before := f.dbText()
+	env := envelope("carl@b.example")
+	env.Release = time.Now().Add(time.Hour).Round(0)
+	if err := f.stage(env, text).Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dead := f.left()
+	if err := os.WriteFile(filepath.Join(dead, "relayd.db"), []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := &office{TB: t, dir: dead}
+	g.open()
+	t.Cleanup(g.finish)
+	if it := g.one(env.ID); !it.Next.Equal(env.Release) {
+		t.Errorf("due at %v, not at %v", it.Next, env.Release)
+	}
+}
+
+// What a Take has begun is handed out, though the attempts it had to record could not be; those are due
+// again at once.
+func TestTakeOverAFailedCommit(t *testing.T) {
+	f, stumble := stumbling(t)
+	f.send("bob@a.example")
+	f.settle(f.take(1, nil)[0], relay.Deferred)
+	f.send("carl@b.example")
+	stumble()
+	later := time.Now().Add(time.Hour)
+	for _, want := range []relay.Domain{"b.example", "a.example"} {
+		items, err := f.q.Take(t.Context(), later, 9, nil)
+		if err != nil || len(items) != 1 || items[0].Domain != want {
+			t.Errorf("took %s, %v; want %s", keys(items), err, want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"relayd/relay"
 	"relayd/relay/durable"
@@ -250,10 +251,17 @@ func (l layout) keepCorrupt(id relay.ID) error {
 		return err
 	}
 	err := os.Link(l.body(id), filepath.Join(l.corrupt(), string(id)))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || isSpoiled(err) {
 		return nil
 	}
 	return err
+}
+
+// isSpoiled says whether an error is that of a file which its disk or file system cannot read, rather than
+// of our rights or limits. Such a file often has no second name to get, and cannot be removed; nothing else
+// waits for it.
+func isSpoiled(err error) bool {
+	return errors.Is(err, errBody) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
 }
 
 // isKept says whether corrupt/ has the body, so that its first name may go.

@@ -312,7 +312,7 @@ func (q *Queue) rebuildLetter(t *tx, name string) ([]*Item, error) {
 	if errors.Is(err, errReused) {
 		return nil, nil
 	}
-	if errors.Is(err, errBody) {
+	if isSpoiled(err) {
 		q.log.Error("a letter without its envelope cannot be rebuilt", "id", id, "err", err, "kept", q.corrupt())
 		return nil, q.keepCorrupt(id)
 	}

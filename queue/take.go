@@ -41,6 +41,7 @@ func (q *Queue) Take(ctx context.Context, now time.Time, n int, skip func(relay.
 				return nil, fmt.Errorf("queue: take: %w", err)
 			}
 			// What has begun is handed out; the next Take meets the error again.
+			t.items = nil // and the others, which nobody has recorded
 		}
 	}
 	q.step("queue: taken")

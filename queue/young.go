@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"syscall"
 	"time"
 
 	"relayd/relay"
@@ -325,7 +324,7 @@ func (q *Queue) adoptLetter(t *tx, name string) ([]*Item, error) {
 	case err == nil:
 	case errors.Is(err, errUnfinished), errors.Is(err, errReused), errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	case !errors.Is(err, errBody) && !errors.Is(err, syscall.EIO):
+	case !isSpoiled(err):
 		// Our rights or our limits, not the letter: the start fails, and the next one has it still.
 		return nil, fmt.Errorf("%s: %w", id, err)
 	default: // cut off before its flush had ended, or damaged since: nobody can tell
