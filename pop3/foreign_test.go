@@ -20,7 +20,7 @@ func write(t *testing.T, path, content string) {
 // in step: without sizes in its name, with wrong ones, with CRLF or mixed line ends on disk.
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
-	_, root, addr, _ := overMaildirs(t)
+	_, root, addr := overMaildirs(t)
 	box := filepath.Join(root, "office.example", "ann")
 	want := map[string]string{}
 	for name, l := range map[string]struct{ disk, wire string }{
@@ -68,7 +68,7 @@ func TestForeignFiles(t *testing.T) {
 // A restored backup brings the same unique-ids back, wherever the files lay when it was made.
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	store, root, addr, _ := overMaildirs(t)
+	store, root, addr := overMaildirs(t)
 	box := filepath.Join(root, "office.example", "ann")
 	for i := range 3 {
 		deliver(t, store, ann, strconv.Itoa(i)+"\r\n")

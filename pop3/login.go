@@ -121,7 +121,6 @@ func (s *session) enter(ctx context.Context, name string, mailbox relay.Address,
 	s.drop, s.mailbox, s.list, s.errors = drop, mailbox, drop.Messages(), 0
 	s.deleted = make([]bool, len(s.list))
 	s.count()
-	s.server.count.logins.Add(1)
 	s.log.Info("logged in", "user", mailbox, "messages", s.kept.count, "size", s.kept.octets)
 	s.ok(textMailbox, mailbox, s.kept.count, s.kept.octets)
 }
@@ -138,7 +137,6 @@ func (s *session) trouble(err error, passing, lasting phrase, args ...any) {
 
 // denied answers a wrong name and a wrong password alike, after a while (RFC 3206 §3).
 func (s *session) denied(ctx context.Context, name string) {
-	s.server.count.loginErrors.Add(1)
 	s.log.Warn("refused", "user", printable(name), "err", relay.ErrDenied)
 	// What the client was told so far must not wait with this answer.
 	if s.flush() != nil || !relay.Sleep(ctx, s.server.cfg.Limits.FailedDelay) {

@@ -194,11 +194,10 @@ func FuzzLogin(f *testing.F) {
 			box := letters("Subject: x\n\nbody")
 			cfg := config(box)
 			cfg.TLS, cfg.Auth = nil, auth
-			s := pop3.New(cfg)
-			ours, heard, end := piped(t, s)
+			ours, heard, end := piped(t, pop3.New(cfg))
 			ours.Write(input)
 			synctest.Wait()
-			if s.Stats().Logins > 0 || box.open {
+			if box.open {
 				t.Errorf("%q is in", input)
 			}
 			ours.Close()

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"relayd/relay"
@@ -90,29 +89,11 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Stats counts what a Server has done since it was made.
-type Stats struct {
-	Connections int64 // ever
-	Open        int64 // now
-	Refused     int64 // connections over a limit
-	Logins      int64
-	LoginErrors int64
-	Fetched     int64 // messages sent whole by RETR
-	Removed     int64 // messages removed at QUIT
-	OctetsIn    int64
-	OctetsOut   int64
-}
-
-type counters struct {
-	connections, refused, logins, loginErrors, fetched, removed, in, out atomic.Int64
-}
-
 // Server serves POP3 on any number of listeners.
 type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	tongue language // of LANG *
-	count  counters
 
 	mu        sync.Mutex
 	closing   bool
@@ -135,20 +116,6 @@ func New(cfg Config) *Server {
 	return &Server{
 		cfg: cfg, tongue: tongue, log: cfg.Log.With("room", "pop3"),
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{}, clients: map[netip.Prefix]int{},
-	}
-}
-
-// Stats returns the counters.
-func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	open := int64(len(s.sessions))
-	s.mu.Unlock()
-	c := &s.count
-	return Stats{
-		Connections: c.connections.Load(), Open: open, Refused: c.refused.Load(),
-		Logins: c.logins.Load(), LoginErrors: c.loginErrors.Load(),
-		Fetched: c.fetched.Load(), Removed: c.removed.Load(),
-		OctetsIn: c.in.Load(), OctetsOut: c.out.Load(),
 	}
 }
 
@@ -197,10 +164,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 		case pause == 0:
 			s.log.Warn("cannot accept connections", "err", err)
 		}
-		spare.Spend(err, ln, func(conn net.Conn) {
-			s.count.connections.Add(1)
-			s.turnAway(conn, implicitTLS, textTooManyConnections)
-		})
+		spare.Spend(err, ln, func(conn net.Conn) { s.turnAway(conn, implicitTLS, textTooManyConnections) })
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		if !relay.Sleep(ctx, pause) {
 			return nil
@@ -210,7 +174,6 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, implicitTLS bool, 
 
 // admit starts a session unless that would pass a limit.
 func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, mine *sync.WaitGroup) {
-	s.count.connections.Add(1)
 	ses := newSession(s, conn)
 	if reason, ok := s.enter(ses); !ok {
 		s.turnAway(conn, implicitTLS, reason)
@@ -225,7 +188,6 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, implicitTLS bool, min
 
 // turnAway says why there can be no session.
 func (s *Server) turnAway(conn net.Conn, implicitTLS bool, reason phrase) {
-	s.count.refused.Add(1)
 	s.log.Warn("refused", "client", addrPort(conn.RemoteAddr()), "err", reason[english])
 	if !implicitTLS {
 		// The send buffer of a new connection is empty, so this does not wait for anybody.

@@ -200,7 +200,7 @@ func (e *exhausted) Accept() (net.Conn, error) {
 // The last reply arrives although the client has sent more, which nobody will read.
 func TestLastReplyArrives(t *testing.T) {
 	t.Parallel()
-	_, _, addr, _ := overMaildirs(t)
+	_, _, addr := overMaildirs(t)
 	for range 20 {
 		c := dial(t, addr, "ann")
 		go io.WriteString(c, "QUIT\r\n"+strings.Repeat("NOOP\r\n", 20000))

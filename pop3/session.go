@@ -64,7 +64,7 @@ func newSession(s *Server, conn net.Conn) *session {
 	}
 	network, _ := client.Addr().WithZone("").Prefix(bits)
 	ses := &session{
-		wire:   &wire{conn: conn, timeout: s.cfg.Limits.WriteTime, lag: s.cfg.Limits.ShutdownLag, total: &s.count},
+		wire:   &wire{conn: conn, timeout: s.cfg.Limits.WriteTime, lag: s.cfg.Limits.ShutdownLag},
 		server: s, log: s.log.With("client", client.String()), client: client, network: network, since: time.Now(),
 	}
 	ses.sent = ses.report
@@ -316,7 +316,6 @@ func (s *session) quit(_ context.Context, _ string) {
 		err = s.drop.Remove(marked...)
 	}
 	stay := notRemoved(err, marked)
-	s.server.count.removed.Add(int64(len(marked) - len(stay)))
 	if err != nil {
 		s.log.Error("cannot remove messages", "user", s.mailbox, "err", err)
 	}

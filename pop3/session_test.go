@@ -188,8 +188,7 @@ func TestDroppedLink(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				box := letters("a\n", "b\n")
-				server := newServer(t, box)
-				conn := connect(t, server, "127.0.0.1")
+				conn := connect(t, newServer(t, box), "127.0.0.1")
 				talk(t, conn, login)
 				io.WriteString(conn, script)
 				conn.Close()
@@ -197,8 +196,8 @@ func TestDroppedLink(t *testing.T) {
 				if box.left() != "1 2" || box.open {
 					t.Errorf("left %q, open %v", box.left(), box.open)
 				}
-				if box.letters[1].seen || server.Stats().Fetched != 0 {
-					t.Error("a message that was never sent counts as seen or fetched")
+				if box.letters[1].seen {
+					t.Error("a message that was never sent counts as seen")
 				}
 			})
 		})
@@ -313,9 +312,6 @@ func TestConnectionLimits(t *testing.T) {
 		first.Close()
 		synctest.Wait()
 		greeted("2001:db8::3")
-		if st := s.Stats(); st.Connections != 6 || st.Open != 3 || st.Refused != 2 {
-			t.Errorf("stats %+v", st)
-		}
 	})
 }
 

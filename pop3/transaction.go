@@ -103,7 +103,6 @@ func (s *session) report() {
 	for ; s.reported < len(s.fetched) && s.fetched[s.reported].end <= s.octets.out; s.reported++ {
 		f := s.fetched[s.reported]
 		m := s.list[f.n-1]
-		s.server.count.fetched.Add(1)
 		if s.drop != nil {
 			s.drop.Seen(f.n)
 		}

@@ -34,7 +34,6 @@ type wire struct {
 	err     error // the first error of a write; nothing is written after it
 	timeout time.Duration
 	octets  struct{ in, out int64 }
-	total   *counters
 	sent    func() // called when octets.out has grown; may not write
 
 	lag time.Duration // how long to wait for a command once Shutdown has begun
@@ -127,7 +126,6 @@ func (w *wire) fill(deadline time.Time, armed *bool) error {
 	n, err := w.conn.Read(w.in[w.w:])
 	w.w += n
 	w.octets.in += int64(n)
-	w.total.in.Add(int64(n))
 	if n > 0 {
 		return nil
 	}
@@ -221,7 +219,6 @@ func (w *wire) send() {
 		var n int
 		n, w.err = w.conn.Write(*w.out)
 		w.octets.out += int64(n)
-		w.total.out.Add(int64(n))
 		w.sent()
 	}
 	*w.out = (*w.out)[:0]
