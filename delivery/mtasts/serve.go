@@ -10,8 +10,8 @@ import (
 	"relayd/relay"
 )
 
-// PolicyPath is where a domain's policy is, at the host PolicyHost (RFC 8461 §3.3).
-const PolicyPath = "/.well-known/mta-sts.txt"
+// policyPath is where a domain's policy is, at the host PolicyHost (RFC 8461 §3.3).
+const policyPath = "/.well-known/mta-sts.txt"
 
 // PolicyHost is the name of the web host of a domain's policy.
 func PolicyHost(d relay.Domain) relay.Domain { return "mta-sts." + d }
@@ -43,7 +43,7 @@ func body(p relay.STSPolicy) string { return strings.Join(p.Lines(), "\r\n") + "
 // Everything else is for next.
 func Handler(current func(relay.Domain) (relay.STSPolicy, bool), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != PolicyPath {
+		if r.URL.Path != policyPath {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -72,9 +72,9 @@ func (f Findings) String() string {
 // maxAuthors bounds how many domains in From are asked about.
 const maxAuthors = 10
 
-// Deadline is how long all questions about one letter may take together; what is not answered by
+// deadline is how long all questions about one letter may take together; what is not answered by
 // then is a temporary error.
-const Deadline = 10 * time.Second
+const deadline = 10 * time.Second
 
 // Check looks at one letter. It belongs to one goroutine, which writes the body and then asks for
 // the Findings, or calls Cancel.
@@ -94,14 +94,14 @@ type Check struct {
 	content               letter
 }
 
-// Begin starts all questions beside each other. ctx ends them, and so does Deadline. Finish or
+// Begin starts all questions beside each other. ctx ends them, and so does deadline. Finish or
 // Cancel must follow.
 func Begin(ctx context.Context, dns relay.Resolver, l Letter) *Check {
 	l.Client = l.Client.Unmap().WithZone("")
 	tooMany := len(l.Authors) > maxAuthors
 	l.Authors = l.Authors[:min(len(l.Authors), maxAuthors)]
 	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	c := &Check{dns: dns, letter: l, whole: whole, tooMany: tooMany, ctx: ctx, cancel: cancel, tree: &tree{dns: dns, seen: map[string]*found{}}}
 	c.content.header = fields(string(l.Header))
 	c.readSignatures(time.Now())
@@ -258,7 +258,7 @@ func (c *Check) judge() (DMARC, *dmarc.Observation) {
 	}
 	proofs := c.proofs()
 	// The body may have taken longer than the first questions were given.
-	ctx, cancel := context.WithTimeout(c.whole, Deadline)
+	ctx, cancel := context.WithTimeout(c.whole, deadline)
 	defer cancel()
 	var out DMARC
 	var seen *dmarc.Observation

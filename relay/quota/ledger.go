@@ -24,8 +24,8 @@ const (
 	daySlots   = 24 * hourSlots
 )
 
-// Samples is how many subjects the postmaster is shown.
-const Samples = 3
+// samples is how many subjects the postmaster is shown.
+const samples = 3
 
 // maxFile bounds what is read of the file.
 const maxFile = 16 << 20
@@ -132,7 +132,7 @@ func (l *Ledger) Count(user relay.Address, n int, subject string, limit Limit, n
 	a.prune(slot)
 	a.add(slot, n)
 	a.Subjects = slices.Insert(a.Subjects, 0, Subject(subject))
-	a.Subjects = a.Subjects[:min(Samples, len(a.Subjects))]
+	a.Subjects = a.Subjects[:min(samples, len(a.Subjects))]
 	why := a.Why
 	if why == "" {
 		why = a.over(limit, slot)
