@@ -61,6 +61,7 @@
 //
 // Waiting is measured by the monotonic clock. The wall clock counts when a record is written, and
 // when Open reads it: nothing then waits longer than Schedule.Longest. A clock set back therefore
-// freezes nothing and one set forward makes nothing due; List tells the true time of the next attempt
-// by the wall clock as it goes then. Age alone never gives a letter up: see Schedule.Next.
+// freezes nothing and one set forward makes nothing due, and while we run it makes no letter older
+// (walltime.go); List tells all times by the wall clock as it goes then. Age alone never gives a letter
+// up: see Schedule.Next.
 package queue

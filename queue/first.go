@@ -126,6 +126,7 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 	}
 	lost := make([]time.Duration, len(items)) // asked for without our lock
 	for i := range items {
+		q.clock.retell(&items[i], begun[i].ahead, now)
 		lost[i] = q.lost(items[i].Born(), now)
 	}
 	q.mu.Lock()
@@ -165,29 +166,11 @@ func (q *Queue) unrecorded(k Key, attempts uint32, next int64) (uint32, int64) {
 	return attempts, next
 }
 
-// overlay shows it on an item that was read, and when the item is truly due if that is not what its
-// record says: somebody may have set the clock since that was written.
+// overlay shows it on an item that was read, and tells its times by the clock as it goes now.
 func (q *Queue) overlay(it *Item) {
 	attempts, next := q.unrecorded(it.Key(), uint32(it.Attempts), nanos(it.Next))
 	it.Attempts, it.Next = int(attempts), time.Unix(0, next).UTC()
-	if due, ok := q.truly(it.Key(), time.Now()); ok && due.Sub(it.Next).Abs() > clockSet {
-		it.Next = due
-	}
-}
-
-// clockSet is how far the two clocks may part before somebody has set one of them.
-const clockSet = 2 * time.Second
-
-// truly is when the item of k is due, which the monotonic clock decides, as the wall clock of now
-// tells it; false while it is handed out, when its record may be ahead of the index.
-func (q *Queue) truly(k Key, now time.Time) (time.Time, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	e := q.index.get(k)
-	if e == nil || e.taken {
-		return time.Time{}, false
-	}
-	return now.UTC().Round(0).Add(time.Duration(e.next - q.clock.at(now))), true
+	q.retell(it, time.Now())
 }
 
 // Get returns the items of one letter by domain; ErrNotFound when there are none.

@@ -51,9 +51,10 @@ type entry struct {
 	held      bool
 	taken     bool
 	gone      bool
-	scheduled bool  // next was set by an operator
-	fresh     bool  // came after Open, and has never been taken
-	begun     int64 // by the first attempt, while its record knows nothing of it: nanoseconds since 1970; or 0
+	scheduled bool          // next was set by an operator
+	fresh     bool          // came after Open, and has never been taken
+	ahead     time.Duration // clock.ahead when it came; it never changes
+	begun     int64         // by the first attempt, while its record knows nothing of it: nanoseconds since 1970; or 0
 }
 
 func (e *entry) key() Key { return Key{e.letter.id, e.dest.domain} }
@@ -233,7 +234,9 @@ func (x *index) firstDue() (int64, bool) {
 }
 
 // clock turns times into the index's nanoseconds and back.
-type clock struct{ base time.Time }
+type clock struct{ base, wall time.Time }
+
+func newClock(now time.Time) clock { return clock{now, now.Round(0)} }
 
 func (c clock) at(now time.Time) int64      { return int64(now.Sub(c.base)) }
 func (c clock) time(at int64) time.Time     { return c.base.Add(time.Duration(at)) }

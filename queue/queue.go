@@ -78,7 +78,7 @@ func Open(dir string, o Options) (*Queue, error) {
 	q := &Queue{
 		store: store{layout: layout{dir}},
 		log:   o.Log, flush: o.Flush, schedule: o.Schedule, step: o.Step, hold: o.Hold, lost: o.Lost,
-		clock: clock{time.Now()}, wake: make(bell, 1), ageing: make(bell, 1), stop: make(chan struct{}),
+		clock: newClock(time.Now()), wake: make(bell, 1), ageing: make(bell, 1), stop: make(chan struct{}),
 		young: map[relay.ID]*young{},
 	}
 	if q.log == nil {

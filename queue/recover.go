@@ -100,8 +100,11 @@ func (q *Queue) enterAll(x *index, items []*Item) {
 // enter shows an item that is new to the index.
 func (q *Queue) enter(x *index, it *Item) *entry {
 	h := header{size: it.Size, held: it.Held, scheduled: it.Scheduled}
-	w := wait(it.Next, time.Now(), h.longest(q.schedule.Longest()))
-	return x.add(it.Key(), h, q.clock.in(w))
+	now := time.Now()
+	w := wait(it.Next, now, h.longest(q.schedule.Longest()))
+	e := x.add(it.Key(), h, q.clock.at(now)+int64(w))
+	e.ahead = q.clock.ahead(now)
+	return e
 }
 
 // sweep removes the files that were there without a record when the queue was opened, and no

@@ -144,6 +144,7 @@ func (t *taking) apply(tx *tx) error {
 		case it.Held: // since it was picked
 			continue
 		}
+		t.q.clock.retell(&it, e.ahead, t.now)
 		it.Attempts++
 		it.Next, _ = schedule.Of(&it, t.now, t.q.lost(it.Born(), t.now))
 		h.attempts, h.next = uint32(it.Attempts), nanos(it.Next)

@@ -36,6 +36,8 @@ type clocked struct {
 	mx     *relaytest.MXServer
 	locals int
 	may    map[string]int // how often the schedule, the operator and restarts let each foreign letter be tried
+
+	restarted bool
 }
 
 const (
@@ -44,7 +46,8 @@ const (
 	clockJump    = 10 * 24 * time.Hour
 )
 
-// The first pause is one that the test can wait for; it never sees the end of the second.
+// The first pause is one that the test can wait for; it never sees the end of the second. Thirteen attempts
+// are enough to give up a letter of a day.
 const clockConfig = `[dns]
 servers = [%q]
 [outbound]
@@ -52,14 +55,18 @@ port = %d
 allow_loopback = true
 [queue]
 retry = ["2s", "1h"]
+give_up_after = "1d"
 `
+
+// Whoever wants a letter back unless it arrives in time is not served by those who do not offer that.
+const clockScript = "deliverby\n"
 
 func openClocked(t *testing.T) *clocked {
 	t.Helper()
 	dns := relaytest.ServeDNS(t, "dead.test. MX 10 mx.dead.test.\nmx.dead.test. A 127.0.0.6\n")
 	port := freePort()
 	c := &clocked{office: &office{t: t, dir: t.TempDir()}, may: map[string]int{}}
-	c.script(fmt.Sprintf("127.0.0.6:%d", port), "rcpt * 451 4.3.0 not today\n")
+	c.script(fmt.Sprintf("127.0.0.6:%d", port), clockScript+"rcpt * 451 4.3.0 not today\n")
 	c.write("relayd.toml", officeConfig+fmt.Sprintf(clockConfig, dns.Addr(), port))
 	// The hash that relayctl makes costs the emulated processor ten seconds.
 	hash, err := bcrypt.GenerateFromPassword([]byte(officePassword), bcrypt.MinCost)
@@ -133,6 +140,7 @@ func (c *clocked) restart(offset time.Duration) {
 	c.close()
 	c.set(offset)
 	c.start()
+	c.restarted = true
 	for name := range c.may {
 		c.may[name]++
 	}
@@ -264,8 +272,8 @@ func (c *clocked) waits(when string) {
 	}
 }
 
-// told reads what ann was told of her letters: never that one has failed, and of a delay once a letter,
-// with an end that lies ahead.
+// told reads what ann was told of her letters: never that one has failed, and of a delay, once relayd was
+// started under a wrong clock, once a letter, with an end that lies ahead.
 func (c *clocked) told(when string) {
 	c.t.Helper()
 	field := func(text, name string) string {
@@ -284,8 +292,8 @@ func (c *clocked) told(when string) {
 			continue
 		}
 		id := field(text, "X-Relayd-Queue-ID")
-		if warned[id]++; warned[id] > 1 {
-			c.t.Errorf("%s: ann was told of the delay of %s %d times", when, id, warned[id])
+		if warned[id]++; warned[id] > 1 || !c.restarted {
+			c.t.Errorf("%s: ann was told of the delay of %s, for the %d. time", when, id, warned[id])
 		}
 		said, err := mail.ParseDate(field(text, "Date"))
 		until, err2 := mail.ParseDate(field(text, "Will-Retry-Until"))
@@ -358,34 +366,51 @@ func (c *clocked) certificate(when string) {
 	}
 }
 
-// fill queues letters of every kind: due soon, failed several times, held, of the future.
+// fill queues letters of every kind: due soon, tried often enough to be given up at their age, to be
+// returned unless they arrive within a day, held, of the future.
 func (c *clocked) fill() {
 	c.t.Helper()
+	const often = 13
 	c.send("tired", "dead.test", "")
+	c.send("hasty", "dead.test", " BY=86400;R")
 	c.send("held", "dead.test", "")
 	c.send("future", "dead.test", fmt.Sprintf(" HOLDFOR=%d", int(clockFuture/time.Second)))
 	c.await("held", 1)
 	c.ctl("", "queue", "hold", "--to", "held@", "--yes")
-	for n := range 4 {
-		c.await("tired", n+1)
-		c.ctl("", "queue", "retry", "--to", "tired@", "--yes")
+	c.may = map[string]int{"tired": 2, "hasty": 2, "held": 2, "future": 0} // a first attempt, and one after the first pause
+	for range often {
+		c.insist("tired")
 	}
-	c.await("tired", 5)
 	for i := range 5 {
 		c.send(fmt.Sprintf("soon%d", i), "dead.test", "")
 		c.may[fmt.Sprintf("soon%d", i)] = 2
 	}
 	c.await("soon4", 1)
-	c.may["tired"] = 2 + 4 // the operator's
-	c.may["held"] = 2
-	c.may["future"] = 0
+}
+
+// insist has the operator try a letter at once.
+func (c *clocked) insist(name string) {
+	c.t.Helper()
+	n := c.tries()[name]
+	c.ctl("", "queue", "retry", "--to", name+"@", "--yes")
+	c.may[name]++
+	c.await(name, n+1)
+}
+
+// jump sets the clock of the running daemon, and has it try those letters that age would end.
+func (c *clocked) jump(when string, offset time.Duration) {
+	c.t.Helper()
+	c.set(offset)
+	c.insist("tired")
+	c.insist("hasty")
+	c.live(when)
 }
 
 // arrive lets the destination take mail, and the operator be impatient: every letter arrives once.
 func (c *clocked) arrive() {
 	c.t.Helper()
-	c.script("", "")
-	c.ctl("", "queue", "release", "--to", "held@", "--yes")
+	c.script("", clockScript)
+	c.ctl("", "queue", "release", "--all", "--yes")
 	c.ctl("", "queue", "retry", "--all", "--yes")
 	if err := c.mx.Wait(c.t.Context(), len(c.may)); err != nil {
 		c.t.Error(err)
@@ -420,10 +445,11 @@ func (c *clocked) arrive() {
 func TestInteropClockJumps(t *testing.T) {
 	c := openClocked(t)
 	c.fill()
-	c.set(clockJump)
-	c.live("ahead")
-	c.set(-clockJump)
-	c.live("behind")
+	c.jump("ahead", clockJump)
+	c.jump("behind", -clockJump)
+	// Whoever starts under a wrong clock knows only what the records say: these two would be given up.
+	c.ctl("", "queue", "hold", "--to", "tired@", "--yes")
+	c.ctl("", "queue", "hold", "--to", "hasty@", "--yes")
 	c.restart(-clockJump)
 	c.certificate("startedbehind")
 	c.live("startedbehind")

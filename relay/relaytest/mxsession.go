@@ -135,6 +135,9 @@ func (m *mxSession) ehlo(name string) bool {
 	if script.DSN {
 		lines = append(lines, "DSN")
 	}
+	if script.DeliverBy {
+		lines = append(lines, "DELIVERBY")
+	}
 	if script.StartTLS && !m.letter.TLS {
 		lines = append(lines, "STARTTLS")
 	}
@@ -207,6 +210,9 @@ func (m *mxSession) mail(rest string) bool {
 			continue
 		}
 		if script.DSN && (strings.HasPrefix(param, "RET=") || strings.HasPrefix(param, "ENVID=")) {
+			continue
+		}
+		if script.DeliverBy && strings.HasPrefix(param, "BY=") {
 			continue
 		}
 		trait := map[string]string{"SIZE": "size", "BODY": "8bitmime", "SMTPUTF8": "smtputf8"}[strings.Split(param, "=")[0]]

@@ -16,6 +16,7 @@ import (
 //	no ehlo|pipelining|8bitmime|smtputf8|size|enhancedstatuscodes
 //	size 1000000                      what SIZE says
 //	dsn                               offered
+//	deliverby                         offered (RFC 2852)
 //	lmtp                              LMTP is spoken (RFC 2033): LHLO, and at eom an answer for each recipient
 //	requiretls                        offered under TLS
 //	starttls                          offered, with a certificate made at the start
@@ -46,7 +47,9 @@ type MXScript struct {
 	Expired  bool   // and that one has run out
 	Auth     string // name, NUL, password
 	DSN      bool
-	LMTP     bool
+	// DeliverBy is offered (RFC 2852).
+	DeliverBy bool
+	LMTP      bool
 	// RequireTLS is offered under TLS (RFC 8689).
 	RequireTLS bool
 	Sink       bool
@@ -106,6 +109,8 @@ func (s *MXScript) sentence(line string) (err error) {
 		s.RequireTLS = true
 	case "dsn":
 		s.DSN = true
+	case "deliverby":
+		s.DeliverBy = true
 	case "lmtp":
 		s.LMTP = true
 	case "size":
