@@ -299,6 +299,5 @@ func (h *headOf) Read(p []byte) (int, error) {
 
 // collector empties the drop directory.
 func (h *house) collector() *drop.Collector {
-	cfg := h.config()
-	return &drop.Collector{Dir: cfg.DropDir, MaxSize: cfg.Limits.MessageSize, Accept: h.collectLocal, Log: h.log.With("room", "drop")}
+	return &drop.Collector{Dir: h.config().DropDir, Accept: h.collectLocal, Log: h.log.With("room", "drop")}
 }

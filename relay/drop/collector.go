@@ -21,10 +21,10 @@ import (
 // Collector takes the letters out of a drop directory. Letters that nobody can make anything of
 // are set aside in its subdirectory bad, with a line in the log.
 type Collector struct {
-	Dir     string
-	MaxSize int64 // octets of a letter
+	Dir string
 	// Accept makes a letter ours; nil means that it is durable, or that its writer has been told.
-	// ErrRejected sets it aside; after every other error it is tried again.
+	// ErrRejected sets it aside; after every other error it is tried again. It bounds how large a letter
+	// may be, because whoever dropped one that is too large is told by it alone.
 	Accept func(ctx context.Context, o Order, letter io.Reader) error
 	Log    *slog.Logger
 
@@ -177,10 +177,8 @@ func (c *Collector) accept(ctx context.Context, dir *os.File, name string) error
 	case st.Nlink > 1:
 		// A link to a file that its maker could not read himself.
 		return fmt.Errorf("%w: it has another name elsewhere", ErrMalformed)
-	case info.Size() > c.MaxSize+maxOrder:
-		return fmt.Errorf("%w: it is larger than %d octets", ErrMalformed, c.MaxSize)
 	}
-	r := bufio.NewReader(io.LimitReader(f, c.MaxSize+maxOrder))
+	r := bufio.NewReader(f)
 	o, err := Read(r)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func collect(t *testing.T, dir string, n int, answer error) []taken {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var all []taken
-	c := &drop.Collector{Dir: dir, MaxSize: 1000, Log: slog.New(slog.DiscardHandler),
+	c := &drop.Collector{Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Accept: func(_ context.Context, o drop.Order, r io.Reader) error {
 			text, err := io.ReadAll(r)
 			if err != nil {
