@@ -31,7 +31,7 @@ var errInvalid = errors.New("it is no policy")
 func (s *Store) get(ctx context.Context, d relay.Domain) (policy, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://mta-sts."+string(d)+policyPath, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+string(PolicyHost(d))+policyPath, nil)
 	if err != nil {
 		return policy{}, err
 	}
