@@ -39,7 +39,7 @@ var (
 	}
 	rcptFields   = []string{"addr", "mailbox", "orig", "notify", "orcpt", "junk"}
 	originFields = []string{"client", "name", "helo", "proto", "tls", "user", "service", "server", "trusted"}
-	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "dsn", "at"}
+	resultFields = []string{"rcpt", "outcome", "reply", "host", "tls", "way", "dsn", "at"}
 	byFields     = []string{"at", "return", "trace"}
 	replyFields  = []string{"code", "status", "text"}
 )
@@ -158,8 +158,10 @@ func (p *recordReader) result() (r relay.Result) {
 		case 4:
 			r.TLS = p.string()
 		case 5:
-			r.DSN = p.boolean()
+			r.Way = p.string()
 		case 6:
+			r.DSN = p.boolean()
+		case 7:
 			r.At = p.time()
 		}
 	})

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding"
 	"encoding/binary"
 	"encoding/json"
 	"net/netip"
@@ -132,13 +133,50 @@ func wholeItem() *Item {
 	it.Origin = relay.Origin{Client: netip.MustParseAddrPort("192.0.2.1:25"), Name: "a", Helo: "<b>", Proto: "ESMTP", TLS: "TLS1.3",
 		User: "ann", Service: "smtp", Server: netip.MustParseAddrPort("[::1]:25"), Trusted: true}
 	it.Rcpts[0].Mailbox = relay.Address{Local: "x", Domain: "y.example"}
-	it.Last[0].Host, it.Last[0].TLS = "mx[192.0.2.7]:25", "TLS1.2"
+	it.Last[0].Host, it.Last[0].TLS, it.Last[0].Way = "mx[192.0.2.7]:25", "TLS1.2", "IPv4, not IPv6: no route"
 	it.Done = append(it.Done, relay.Result{Rcpt: relay.Postmaster, Outcome: relay.Failed, Reply: relay.Reply{Text: "é \x7f \u2028"}})
 	it.Ret, it.EnvID, it.Auth, it.Hold, it.Via, it.Filter, it.Junk = relay.RetFull, "note 7", "spf=pass", "over the limit", "smart.example:587", "clamd=clean", true
 	it.Told = it.Accepted
 	it.Release, it.By = it.Accepted.Add(time.Hour), relay.DeliverBy{At: it.Accepted.Add(2 * time.Hour), Return: true, Trace: true}
 	it.Rcpts[0].Notify, it.Rcpts[0].ORcpt, it.Last[0].DSN = relay.NotifySuccess|relay.NotifyDelay, "rfc822;b@one.example", true
+	it.Rcpts[0].Junk = true
 	return it
+}
+
+// set notes which fields of v that JSON shows have a value anywhere, and which have none so far.
+func set(v reflect.Value, fields map[string]bool) {
+	_, leaf := v.Interface().(encoding.TextMarshaler)
+	switch {
+	case v.Kind() == reflect.Slice && !leaf:
+		for i := range v.Len() {
+			set(v.Index(i), fields)
+		}
+	case v.Kind() == reflect.Struct && !leaf:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if f.Tag.Get("json") == "-" {
+				continue
+			}
+			name := v.Type().Name() + "." + f.Name
+			fields[name] = fields[name] || !v.Field(i).IsZero()
+			set(v.Field(i), fields)
+		}
+	}
+}
+
+// Without this a new field would be left to encoding/json, and nobody would see it.
+func TestWholeItemIsWhole(t *testing.T) {
+	it := wholeItem()
+	fields := map[string]bool{}
+	set(reflect.ValueOf(letterRecord{it.Envelope, it.Told, it.Last, it.Done}), fields)
+	if len(fields) < 40 {
+		t.Errorf("found %d fields", len(fields))
+	}
+	for name, yes := range fields {
+		if !yes {
+			t.Errorf("wholeItem has nothing in %s", name)
+		}
+	}
 }
 
 // What encode writes is read without encoding/json, or listing a long queue takes its time again.
