@@ -32,7 +32,7 @@ func (d *Drain) attempt(ctx context.Context, item queue.Item) {
 	step := queue.StepRetry
 	// An attempt that our own shutdown broke off proves nothing: it is not the one to give up on.
 	if ctx.Err() == nil {
-		now := time.Now()
+		now := item.Now()
 		_, step = d.Schedule().Of(&item, now, d.Lost(item.Born(), now))
 		returnLate(item, results, now)
 	}
@@ -58,7 +58,7 @@ func (d *Drain) deliver(ctx context.Context, item queue.Item) (results []relay.R
 		return results, err
 	}
 	defer body.Close()
-	if item.By.Return && item.By.Overdue(time.Now()) {
+	if item.By.Return && item.By.Overdue(item.Now()) {
 		var last relay.Reply
 		if n := len(item.Last); n > 0 {
 			last = item.Last[n-1].Reply

@@ -42,7 +42,7 @@ func (d *Drain) reportDelayed(ctx context.Context, item queue.Item, deferred []r
 	r := dsn.Report{Kind: dsn.Delayed, Results: asked(item.Envelope, deferred, relay.NotifyDelay), Next: item.Next}
 	if s := d.Schedule().For(item.Domain); s.GiveUpAfter > 0 {
 		// What our own line has cost so far does not count, nor what it may still cost.
-		born := item.Born().Add(d.Lost(item.Born(), time.Now()))
+		born := item.Born().Add(d.Lost(item.Born(), item.Now()))
 		r.Until = born.Add(s.GiveUpAfter)
 		// Age alone gives nothing up: a letter that was seldom tried, because the clock was set or
 		// relayd stood still, is kept longer.

@@ -133,7 +133,7 @@ func (q *Queue) begin(now time.Time, picked []*entry) (items []Item, rest []*ent
 	defer q.mu.Unlock()
 	for i, e := range begun {
 		it := &items[i]
-		it.Attempts = 1
+		it.Attempts, it.Taken = 1, now
 		it.Next, _ = q.schedule.Of(it, now, lost[i])
 		e.fresh, e.begun, e.scheduled = false, nanos(it.Next), false
 		it.Scheduled = false

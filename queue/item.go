@@ -20,6 +20,18 @@ type Item struct {
 	Told           time.Time      `json:"told"`               // when, the last time; zero of those warned by older versions
 	Last           []relay.Result `json:"last"`               // the newest result of each pending recipient that has one
 	Done           []relay.Result `json:"done"`               // final results, of recipients no longer pending
+
+	// Taken is when Take handed it out, with the monotonic clock; zero where it did not. The other times
+	// are told by the wall clock as it went then.
+	Taken time.Time `json:"-"`
+}
+
+// Now is the time by the clock that tells the times of it, which somebody may have set since it was taken.
+func (it *Item) Now() time.Time {
+	if it.Taken.IsZero() {
+		return time.Now()
+	}
+	return it.Taken.Add(time.Since(it.Taken))
 }
 
 // Key is the name of the item.

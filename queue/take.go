@@ -146,6 +146,7 @@ func (t *taking) apply(tx *tx) error {
 		}
 		t.q.clock.retell(&it, e.ahead, t.now)
 		it.Attempts++
+		it.Taken = t.now
 		it.Next, _ = schedule.Of(&it, t.now, t.q.lost(it.Born(), t.now))
 		h.attempts, h.next = uint32(it.Attempts), nanos(it.Next)
 		h.scheduled, it.Scheduled = false, false

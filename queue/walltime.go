@@ -47,7 +47,8 @@ func (c clock) retell(it *Item, ahead time.Duration, now time.Time) {
 }
 
 // retell shows an item that was read by the wall clock as it goes at now, with the time at which it is
-// truly due. While it is handed out its record may be ahead of the index.
+// truly due. The record of one that is just being handed out may be ahead of the index, where it is due
+// still.
 func (q *Queue) retell(it *Item, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -56,8 +57,9 @@ func (q *Queue) retell(it *Item, now time.Time) {
 		return
 	}
 	q.clock.retell(it, e.ahead, now)
-	due := now.UTC().Round(0).Add(time.Duration(e.next - q.clock.at(now)))
-	if !e.taken && due.Sub(it.Next).Abs() > clockSet {
+	wait := time.Duration(e.next - q.clock.at(now))
+	due := now.UTC().Round(0).Add(wait)
+	if (!e.taken || wait > 0) && due.Sub(it.Next).Abs() > clockSet {
 		it.Next = due
 	}
 }

@@ -66,7 +66,7 @@ func openClocked(t *testing.T) *clocked {
 	dns := relaytest.ServeDNS(t, "dead.test. MX 10 mx.dead.test.\nmx.dead.test. A 127.0.0.6\n")
 	port := freePort()
 	c := &clocked{office: &office{t: t, dir: t.TempDir()}, may: map[string]int{}}
-	c.script(fmt.Sprintf("127.0.0.6:%d", port), clockScript+"rcpt * 451 4.3.0 not today\n")
+	c.script(fmt.Sprintf("127.0.0.6:%d", port), clockScript+"rcpt tardy@* stall 1500ms\ndata 451 4.3.0 not today\nrcpt * 451 4.3.0 not today\n")
 	c.write("relayd.toml", officeConfig+fmt.Sprintf(clockConfig, dns.Addr(), port))
 	// The hash that relayctl makes costs the emulated processor ten seconds.
 	hash, err := bcrypt.GenerateFromPassword([]byte(officePassword), bcrypt.MinCost)
@@ -386,6 +386,10 @@ func (c *clocked) fill() {
 		c.may[fmt.Sprintf("soon%d", i)] = 2
 	}
 	c.await("soon4", 1)
+	// The clock is set during its attempt.
+	c.may["tardy"] = 2
+	c.send("tardy", "dead.test", " BY=86400;R")
+	c.await("tardy", 1)
 }
 
 // insist has the operator try a letter at once.
@@ -447,9 +451,10 @@ func TestInteropClockJumps(t *testing.T) {
 	c.fill()
 	c.jump("ahead", clockJump)
 	c.jump("behind", -clockJump)
-	// Whoever starts under a wrong clock knows only what the records say: these two would be given up.
-	c.ctl("", "queue", "hold", "--to", "tired@", "--yes")
-	c.ctl("", "queue", "hold", "--to", "hasty@", "--yes")
+	// Whoever starts under a wrong clock knows only what the records say: these would be given up.
+	for _, name := range []string{"tired@", "hasty@", "tardy@"} {
+		c.ctl("", "queue", "hold", "--to", name, "--yes")
+	}
 	c.restart(-clockJump)
 	c.certificate("startedbehind")
 	c.live("startedbehind")
