@@ -139,6 +139,7 @@ func (q *Queue) start() error {
 		return err
 	}
 	q.growing.Go(q.age)
+	q.growing.Go(func() { q.spares.trim(q.stop) })
 	return nil
 }
 

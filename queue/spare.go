@@ -5,19 +5,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"relayd/relay"
 )
 
-// spares are the files of small bodies that are no longer needed, kept for the next letters. ext4
-// does not give an inode out again for a minute after its file was removed, and looks at all of
-// them each time it makes one: a queue that relays a few hundred letters a second spends a third
-// of its time there. A file that is written over costs neither that nor new blocks.
+// spares are the files of small bodies that are no longer needed, kept for the next letters. A file
+// that is written over needs no new blocks and no new inode. Without a journal ext4 does not give
+// an inode out again for seconds after its file was removed, and looks at all of them each time it
+// makes one: a queue that relays thousands of letters a second spent half of its time there. There
+// are as many spares as a burst left behind; those that nobody needed for a while are removed.
 //
 // A spare is a file that nobody has open and that has one name; what stood in it is gone when a
 // letter moves in, though not before.
@@ -25,14 +28,20 @@ type spares struct {
 	dir string
 
 	mu     sync.Mutex
-	free   []string // names
+	free   []int // names; the last is taken first
+	unused int   // how many of them nobody has needed since the last trim
 	made   int
 	opened map[relay.ID]int // bodies that somebody may be reading
+
+	many bell // there are more than are kept for good
 }
 
 const (
-	maxSpares    = 128
+	maxSpares    = 4096
+	keptSpares   = 128 // however long nobody needs them
 	maxSpareSize = 64 << 10
+
+	trimEvery = time.Minute
 )
 
 // findSpares makes the folder and takes over what an earlier process left in it.
@@ -44,17 +53,66 @@ func findSpares(dir string) (*spares, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &spares{dir: dir, opened: map[relay.ID]int{}}
+	s := &spares{dir: dir, opened: map[relay.ID]int{}, many: make(bell, 1)}
 	for _, e := range entries {
 		n, err := strconv.Atoi(e.Name())
-		if err != nil || len(s.free) == maxSpares {
+		if err != nil || n < 0 || s.path(n) != filepath.Join(dir, e.Name()) || len(s.free) == maxSpares {
 			os.Remove(filepath.Join(dir, e.Name()))
 			continue
 		}
-		s.free = append(s.free, e.Name())
+		s.add(n)
 		s.made = max(s.made, n)
 	}
+	s.unused = len(s.free)
 	return s, nil
+}
+
+func (s *spares) path(n int) string { return filepath.Join(s.dir, strconv.Itoa(n)) }
+
+// add is called with the lock held.
+func (s *spares) add(n int) {
+	s.free = append(s.free, n)
+	if len(s.free) == keptSpares+1 {
+		s.many.ring()
+	}
+}
+
+// trim removes spares that a quiet time has shown to be too many, until stop.
+func (s *spares) trim(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-s.many:
+		}
+		for more := true; more; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(trimEvery):
+			}
+			more = s.removeUnused()
+		}
+	}
+}
+
+// removeUnused removes half of what nobody has needed since it was last called, and says whether there are
+// more than are kept for good.
+func (s *spares) removeUnused() (more bool) {
+	s.mu.Lock()
+	n := min((s.unused+1)/2, len(s.free)-keptSpares)
+	var old []int
+	if n > 0 {
+		old = slices.Clone(s.free[:n])
+		s.free = slices.Delete(s.free, 0, n)
+	}
+	s.unused = len(s.free)
+	more = len(s.free) > keptSpares
+	s.mu.Unlock()
+	for _, n := range old {
+		os.Remove(s.path(n))
+	}
+	return more
 }
 
 // create makes the file of a body, of a spare if there is one. It never touches a file that has
@@ -98,8 +156,9 @@ func (s *spares) take() (path string, ok bool) {
 		return "", false
 	}
 	last := len(s.free) - 1
-	path = filepath.Join(s.dir, s.free[last])
+	path = s.path(s.free[last])
 	s.free = s.free[:last]
+	s.unused = min(s.unused, last)
 	return path, true
 }
 
@@ -126,10 +185,10 @@ func (s *spares) discard(id relay.ID, name string) error {
 	}
 	if err == nil && info.Size() <= maxSpareSize && hasOneName(info) {
 		if spare, ok := s.place(id); ok {
-			if err := os.Rename(name, filepath.Join(s.dir, spare)); err == nil {
+			if err := os.Rename(name, s.path(spare)); err == nil {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.free = append(s.free, spare)
+				s.add(spare)
 				return nil
 			}
 		}
@@ -140,14 +199,14 @@ func (s *spares) discard(id relay.ID, name string) error {
 	return nil
 }
 
-func (s *spares) place(id relay.ID) (name string, ok bool) {
+func (s *spares) place(id relay.ID) (n int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.opened[id] > 0 || len(s.free) >= maxSpares {
-		return "", false
+		return 0, false
 	}
 	s.made++
-	return strconv.Itoa(s.made), true
+	return s.made, true
 }
 
 func hasOneName(info fs.FileInfo) bool {
