@@ -37,6 +37,15 @@ func (b *dataBuffer) release() {
 func (d *dataWriter) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
+		if !d.inLine && !d.cr {
+			plain := plainLines(p)
+			if _, err := d.w.Write(p[:plain]); err != nil {
+				return 0, err
+			}
+			if p = p[plain:]; len(p) == 0 {
+				break
+			}
+		}
 		if d.cr {
 			if p[0] == '\n' {
 				p = p[1:]
@@ -97,6 +106,19 @@ func (d *dataWriter) endLine() error {
 	d.inLine, d.cr = false, false
 	_, err := d.w.WriteString("\r\n")
 	return err
+}
+
+// plainLines is the length of the whole lines at the beginning of p that go out as they are: nearly
+// all of a letter.
+func plainLines(p []byte) (n int) {
+	for n < len(p) && p[n] != '.' {
+		lf := bytes.IndexByte(p[n:], '\n')
+		if lf < 1 || bytes.IndexByte(p[n:n+lf], '\r') != lf-1 {
+			break
+		}
+		n += lf + 1
+	}
+	return n
 }
 
 // lineLen is the number of octets before the first CR or LF.
