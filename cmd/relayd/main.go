@@ -109,7 +109,7 @@ func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stdout, "%s is fine\n", cmp.Or(cfg.Path, "the development office"))
 		return nil
 	}
-	collectOften()
+	collectGarbage()
 	h, err := build(ctx, cfg, load, stderr)
 	if err != nil {
 		return err
@@ -121,16 +121,6 @@ func start(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		}
 	}
 	return h.serve(ctx)
-}
-
-// collectOften keeps garbage to half of what lives; GOGC in the environment has the last word. What
-// lives is mostly the buffers of clients in the middle of a letter, which the collector does not
-// look into: it costs a millisecond or two every few hundred letters, and a thousand such clients
-// take 80 MB instead of 130.
-func collectOften() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }
 
 func version() string {
