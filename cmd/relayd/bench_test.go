@@ -177,7 +177,7 @@ func BenchmarkRelay(b *testing.B) {
 	for _, sessions := range benchSessions {
 		b.Run(fmt.Sprintf("10KiB/%d", sessions), func(b *testing.B) {
 			d, dir, mxPort := benchOffice(b)
-			sink, err := relaytest.NewMX(fmt.Sprintf("127.0.0.2:%d", mxPort), relaytest.MXScript{Sink: true})
+			sink, err := relaytest.NewSink(fmt.Sprintf("127.0.0.2:%d", mxPort))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -152,8 +152,8 @@ func rowName(sessions, perSession int) string {
 	return name
 }
 
-func (r *peersRun) sink() *relaytest.MXServer {
-	sink, err := relaytest.NewMX(fmt.Sprintf("127.0.0.2:%d", r.mxPort), relaytest.MXScript{Sink: true})
+func (r *peersRun) sink() *relaytest.Sink {
+	sink, err := relaytest.NewSink(fmt.Sprintf("127.0.0.2:%d", r.mxPort))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func (r *peersRun) sink() *relaytest.MXServer {
 }
 
 // throughTo sends letters through a server to the sink.
-func (r *peersRun) throughTo(sink *relaytest.MXServer, s *mailServer, sessions, perSession int) burst {
+func (r *peersRun) throughTo(sink *relaytest.Sink, s *mailServer, sessions, perSession int) burst {
 	want := sink.Count() + *peersLetters
 	l := relaytest.Load{Sessions: sessions, PerSession: perSession, Letters: *peersLetters, Rcpt: to("bob@sink.test")}
 	return r.burst(s, l, func() bool { return sink.Count() >= want })

@@ -261,9 +261,7 @@ func (s *MXServer) act(stage string, addresses ...string) (MXAction, bool) {
 func (s *MXServer) heard(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.script.Sink {
-		s.commands = append(s.commands, line)
-	}
+	s.commands = append(s.commands, line)
 }
 
 func (s *MXServer) violated(format string, args ...any) {
@@ -272,15 +270,13 @@ func (s *MXServer) violated(format string, args ...any) {
 	s.violations = append(s.violations, fmt.Sprintf(format, args...))
 }
 
-// keep records a letter; sinks only count.
+// keep records a letter.
 func (s *MXServer) keep(l MXLetter) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count++
-	if !s.script.Sink {
-		s.letters = append(s.letters, l)
-	}
-	if s.dir != "" && !s.script.Sink {
+	s.letters = append(s.letters, l)
+	if s.dir != "" {
 		if err := l.write(s.dir, s.count); err != nil {
 			return err
 		}

@@ -86,16 +86,13 @@ func (m *mxSession) endOfText() bool {
 
 // text reads until CRLF.CRLF and nothing else.
 func (m *mxSession) text() bool {
-	sink := m.server.current().Sink
 	atStart, first := true, true
 	for {
 		chunk, err := m.r.ReadSlice('\n')
 		if err != nil && err != bufio.ErrBufferFull {
 			return false
 		}
-		if !sink {
-			m.letter.Raw = append(m.letter.Raw, chunk...)
-		}
+		m.letter.Raw = append(m.letter.Raw, chunk...)
 		if atStart && string(chunk) == ".\r\n" {
 			return true
 		}
@@ -108,9 +105,7 @@ func (m *mxSession) text() bool {
 		if atStart && chunk[0] == '.' {
 			chunk = chunk[1:]
 		}
-		if !sink {
-			m.letter.Body = append(m.letter.Body, chunk...)
-		}
+		m.letter.Body = append(m.letter.Body, chunk...)
 		// A chunk that filled the buffer may end between CR and LF; the buffer is far longer than
 		// any line that is a dot.
 		atStart = err == nil && bytes.HasSuffix(chunk, []byte("\r\n"))

@@ -22,7 +22,6 @@ import (
 //	starttls                          offered, with a certificate made at the start
 //	cert NAME|expired NAME            of a CA, where whoever runs the MX has one (default self-signed for host)
 //	auth ann secret                   AUTH PLAIN and LOGIN offered (under TLS where there is starttls), and wanted before MAIL
-//	sink                              fast: count letters, keep nothing
 //	[first N|after N] STAGE [PATTERN] ACTION
 //
 // STAGE is banner, ehlo, helo, starttls, handshake, mail, rcpt, data, body (once the text has
@@ -52,7 +51,6 @@ type MXScript struct {
 	LMTP      bool
 	// RequireTLS is offered under TLS (RFC 8689).
 	RequireTLS bool
-	Sink       bool
 	Rules      []MXRule
 }
 
@@ -127,8 +125,6 @@ func (s *MXScript) sentence(line string) (err error) {
 	case "auth":
 		name, password := cutWord(rest)
 		s.Auth = name + "\x00" + password
-	case "sink":
-		s.Sink = true
 	default:
 		return s.rule(line)
 	}
