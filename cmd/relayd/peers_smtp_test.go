@@ -199,6 +199,7 @@ func (r *peersRun) idleMemory() {
 				start[i] = min(start[i], s.startUp(r.t).Seconds())
 			}
 		}
+		<-time.After(settled + time.Second) // it is at rest when its start is over
 		memory[i] = float64(s.tree.memory())
 		each[i] = r.idleConnections(s, []int{1000, 100}[i])
 	}
