@@ -42,7 +42,9 @@ func (q *Queue) reconcile(l loaded) error {
 		}
 		orphans = append(orphans, name)
 	}
-	q.sweeping.Go(q.sweepTranscripts)
+	if q.crashed {
+		q.sweeping.Go(q.sweepTranscripts)
+	}
 	if q.crashed && len(orphans) > 0 {
 		if orphans, err = q.adopt(orphans); err != nil {
 			return err

@@ -172,7 +172,8 @@ func (q *Queue) dropTranscripts(keys ...Key) {
 }
 
 // sweepTranscripts removes those whose item a crash took from under them. IDs are never reused, so
-// that none of them can belong to mail that comes.
+// that none of them can belong to mail that comes. An end in order leaves none, and there may be as many
+// as letters: looking at them would cost every start.
 func (q *Queue) sweepTranscripts() {
 	d, err := os.Open(q.transcripts())
 	if err != nil {

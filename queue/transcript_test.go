@@ -116,8 +116,8 @@ func TestTranscriptsAreBounded(t *testing.T) {
 	f.dropAll()
 }
 
-// What a crash tears or leaves behind costs a dialogue: the others are read, and the next start removes
-// what belongs to no item.
+// What a crash tears or leaves behind costs a dialogue: the others are read, and the start after it
+// removes what belongs to no item.
 func TestTranscriptsAfterACrash(t *testing.T) {
 	t.Parallel()
 	f := newOffice(t)
@@ -136,7 +136,11 @@ func TestTranscriptsAfterACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.reopen()
+	f.close()
+	if err := os.WriteFile(filepath.Join(f.dir, "unclean"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
 	for end := time.Now().Add(10 * time.Second); len(f.transcripts()) != 1; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("left: %v", f.transcripts())
