@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"relayd/relay/relaytest"
 )
 
 // A letter to a mailbox on another file system than the root's is on that disk when Commit returns:
@@ -49,9 +51,7 @@ func TestOtherFileSystemSurvivesPowerCut(t *testing.T) {
 		deliverTo(body)
 		want = append(want, strings.ReplaceAll(body, "\r\n", "\n"))
 		cut, after := filepath.Join(top, fmt.Sprint("cut", i)), filepath.Join(top, fmt.Sprint("after", i))
-		if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", image, cut).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		relaytest.CopyDisk(t, image, cut)
 		mountImage(t, cut, after)
 		var got []string
 		names, _ := filepath.Glob(filepath.Join(after, "bob", "new", "*"))

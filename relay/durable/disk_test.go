@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relayd/relay/durable"
+	"relayd/relay/relaytest"
 )
 
 // mount mounts something for a test, which is skipped where that is not allowed.
@@ -106,9 +107,7 @@ func TestFlushSurvivesPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			cut := filepath.Join(top, "cut")
-			if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", image, cut).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
+			relaytest.CopyDisk(t, image, cut)
 			mount(t, cut, after, "ext4", "loop")
 			for _, name := range []string{"new/a", "other/a", "new/b"} {
 				if got, err := os.ReadFile(filepath.Join(after, name)); err != nil || !bytes.Equal(got, text) {
