@@ -200,7 +200,8 @@ func (q *Queue) release() error {
 		errs = append(errs, q.flush.Close())
 	}
 	if q.lock != nil {
-		errs = append(errs, q.lock.Close())
+		// Before the closing: a child that somebody is forking has the file open until its exec.
+		errs = append(errs, unix.Flock(int(q.lock.Fd()), unix.LOCK_UN), q.lock.Close())
 	}
 	return errors.Join(errs...)
 }

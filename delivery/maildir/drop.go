@@ -119,6 +119,8 @@ func (d *Drop) release() {
 	defer d.box.mu.Unlock()
 	d.box.reading = false
 	if d.lock != nil {
+		// Before the closing: a child that somebody is forking has the directory open until its exec.
+		unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
 		d.lock.Close()
 		d.lock = nil
 	}

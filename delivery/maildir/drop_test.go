@@ -17,6 +17,7 @@ import (
 
 	"relayd/delivery/maildir"
 	"relayd/relay"
+	"relayd/relay/relaytest"
 )
 
 func uids(d *maildir.Drop) (list []string) {
@@ -406,4 +407,19 @@ func BenchmarkDeliver(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "letters/s")
 		})
 	}
+}
+
+// Whoever forks has our descriptors in the child until it calls exec. The mailbox is free all the same when
+// its session is over.
+func TestMaildropIsFreeDuringAFork(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := open(t, root)
+	deliver(t, s, "Subject: one\r\n\r\none\r\n", ann)
+	d := drop(t, s, ann)
+	relaytest.HoldOpen(t, filepath.Join(root, "office.example", "ann"))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	drop(t, s, ann)
 }
