@@ -79,7 +79,8 @@ func stepNames(t *testing.T) []string {
 	return names
 }
 
-// dieAtEnv makes a relayd of the tests kill itself: "STEP@N" at the Nth time of the step.
+// dieAtEnv makes a relayd of the tests kill itself: "STEP@N" at the Nth time of the step since it got its
+// first letter. What the start itself commits comes before READY, for which the test waits.
 const dieAtEnv = "RELAYD_TEST_DIE_AT"
 
 func dieAt(at string) func(string) {
@@ -89,8 +90,12 @@ func dieAt(at string) func(string) {
 	}
 	n, _ := strconv.ParseInt(times, 10, 64)
 	var count atomic.Int64
+	var serving atomic.Bool
 	return func(step string) {
-		if step == name && count.Add(1) == n {
+		if strings.HasPrefix(step, "accept: ") {
+			serving.Store(true)
+		}
+		if serving.Load() && step == name && count.Add(1) == n {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // the goroutine must not get one line further
 		}
